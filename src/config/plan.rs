@@ -1,0 +1,132 @@
+//! The compiled configuration: what run time sees. Immutable, shared as an `Arc`, swapped at reload.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::decide::addr_set::AddrSet;
+use crate::decide::rules::Ruleset;
+use crate::identify::Parsers;
+
+/// Everything that a start or a reload uses.
+#[derive(Debug)]
+pub struct Plan {
+    /// One entry per address and port, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// The rules, compiled.
+    pub rules: Ruleset,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// How connections are made.
+    pub output: Output,
+    /// Asked in order; empty means the system resolver.
+    pub nameservers: Vec<SocketAddr>,
+    /// As configured, before the descriptors of this process are counted.
+    pub limits: Limits,
+    /// Where the metrics are served; `None` is off.
+    pub metrics: Option<SocketAddr>,
+    /// Parser switches.
+    pub parsers: Parsers,
+    /// Logging.
+    pub log: Log,
+    /// Worker threads; `None` is one per core.
+    pub workers: Option<usize>,
+    /// User to become after binding.
+    pub user: Option<String>,
+    /// Group to become after binding; the user's own where only a user is given.
+    pub group: Option<String>,
+}
+
+/// How clients of a listener say where they want to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Redirected by the firewall.
+    Transparent,
+    /// HTTP proxy.
+    Http,
+    /// PROXY protocol header first.
+    ProxyProtocol,
+}
+
+impl Mode {
+    /// As written in the configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Transparent => "transparent",
+            Mode::Http => "http",
+            Mode::ProxyProtocol => "proxyproto",
+        }
+    }
+}
+
+/// Where to dial (`listen[].target`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// See the configuration reference: names for those who asked for names, addresses for those who asked for them.
+    Auto,
+    /// What was asked for.
+    Original,
+    /// The resolved trusted name whenever there is one.
+    Name,
+}
+
+/// One listening address.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Way in.
+    pub mode: Mode,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// IP_TRANSPARENT.
+    pub tproxy: bool,
+    /// Where to dial.
+    pub target: Target,
+    /// Who may send a PROXY header.
+    pub trusted: AddrSet,
+}
+
+/// Deadlines, see the configuration reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub process: Duration,
+    pub probe: Duration,
+    pub dns_lookup: Duration,
+    pub idle: Duration,
+    pub half_closed: Duration,
+    pub udp_idle: Duration,
+    pub drain: Duration,
+}
+
+/// How connections are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Further rounds over all addresses after the first.
+    pub retries: u32,
+    /// SO_MARK.
+    pub fwmark: Option<u32>,
+    /// SO_BINDTODEVICE.
+    pub interface: Option<String>,
+    /// Lifts loopback, link-local and this machine's addresses from the built-in rule.
+    pub allow_local: bool,
+}
+
+/// Admission; `None` means derived from the descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: Option<u32>,
+    /// Connections at once from one source address.
+    pub per_source: Option<u32>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// Debug lines, too.
+    pub debug: bool,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// To syslog instead of standard output.
+    pub syslog: bool,
+}

@@ -1,0 +1,90 @@
+//! What is known of a connection, as the rules see it.
+
+use std::net::IpAddr;
+
+/// A fact that may not have been looked at yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Known<T> {
+    /// Nobody has looked yet.
+    #[default]
+    Unknown,
+    /// It was looked at and this traffic has none.
+    Absent,
+    /// It is this.
+    Is(T),
+}
+
+impl<T> Known<T> {
+    /// The value, if there is one.
+    pub fn is(&self) -> Option<&T> {
+        match self {
+            Known::Is(value) => Some(value),
+            Known::Unknown | Known::Absent => None,
+        }
+    }
+
+    /// Whether nobody has looked yet.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Known::Unknown)
+    }
+}
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L4 {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+/// What the first bytes turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L5 {
+    /// A TLS ClientHello over TCP.
+    Tls,
+    /// An HTTP/1 request.
+    Http,
+    /// A QUIC Initial.
+    Quic,
+    /// A DNS query, over UDP or TCP.
+    Dns,
+    /// An NTP packet.
+    Ntp,
+    /// None of these, or silence.
+    None,
+}
+
+/// Encrypted ClientHello in a ClientHello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ech {
+    /// No such extension.
+    None,
+    /// The extension is there, but the SNI is no known ECH public name: browsers send it everywhere.
+    Grease,
+    /// The extension is there and the SNI is a public name: the real name is inside.
+    Real,
+}
+
+/// The facts of one connection or request. Names are as [`super::name::normalise`] leaves them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The client's address; never v4-mapped.
+    pub src: Known<IpAddr>,
+    /// The client's port.
+    pub sport: Known<u16>,
+    /// The address to be dialled; never v4-mapped. It also tells `protoL3`.
+    pub dest: Known<IpAddr>,
+    /// The port to be dialled.
+    pub port: Known<u16>,
+    /// Transport protocol towards the client.
+    pub l4: Known<L4>,
+    /// From the first bytes. It also tells `encrypted`.
+    pub l5: Known<L5>,
+    /// The trusted name: SNI, or a name that the proxy itself resolves.
+    pub name: Known<Box<str>>,
+    /// Absent where there is no ClientHello.
+    pub ech: Known<Ech>,
+    /// The encrypted_server_name extension of old drafts; absent where there is no ClientHello.
+    pub esni: Known<bool>,
+}

@@ -1,0 +1,76 @@
+//! Facts and rules in, a verdict or the one fact that is still needed out.
+//!
+//! Pure: std and `ipnet` only, no clock, no log, no sockets. The same code decides for a socket, for `--why` and for
+//! whatever comes later.
+
+pub mod addr_set;
+pub mod facts;
+pub mod name;
+pub mod rules;
+pub mod why;
+
+pub use facts::{Ech, Facts, Known, L4, L5};
+
+/// What happens to a connection or request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Let it through.
+    Accept,
+    /// Refuse it.
+    Deny,
+    /// Plain HTTP is sent to https, everything else is refused.
+    Redirect,
+}
+
+/// Which rule gave the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleId {
+    /// The built-in rule before the others: destinations that a proxy must not reach.
+    Always,
+    /// A rule's place in the file, from 0.
+    Index(u16),
+    /// No rule matched.
+    Default,
+    /// What began as a known protocol was not whole in time or size.
+    Incomplete,
+}
+
+impl std::fmt::Display for RuleId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RuleId::Always => f.write_str("always"),
+            RuleId::Index(i) => write!(f, "{i}"),
+            RuleId::Default => f.write_str("default"),
+            RuleId::Incomplete => f.write_str("incomplete"),
+        }
+    }
+}
+
+/// The end of a walk through the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// What to do.
+    pub action: Action,
+    /// Which rule says so.
+    pub rule: RuleId,
+}
+
+/// The facts that are obtained together, in the order of what they cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// `src`, `sport` or `l4`: known at accept, unknown only to `--why`.
+    Given,
+    /// `l5`, `name`, `ech`, `esni`, and `port` where the original destination was lost: the client's first bytes.
+    FirstBytes,
+    /// `dest`: a name to resolve.
+    Dest,
+}
+
+/// A verdict, or what it hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The walk ended.
+    Verdict(Verdict),
+    /// Obtain this and ask again.
+    Need(Need),
+}

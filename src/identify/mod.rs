@@ -1,0 +1,59 @@
+//! The first bytes of a connection in, what it is out.
+//!
+//! Sees bytes only: no socket, no clock, no log. Silence and deadlines are the session's business.
+
+pub mod tcp;
+
+/// Which parsers are switched on (`parse.*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsers {
+    /// TLS ClientHello over TCP.
+    pub tls: bool,
+    /// HTTP/1 requests.
+    pub http: bool,
+    /// QUIC Initials.
+    pub quic: bool,
+    /// DNS over UDP and TCP.
+    pub dns: bool,
+    /// NTP.
+    pub ntp: bool,
+}
+
+impl Default for Parsers {
+    fn default() -> Self {
+        Parsers { tls: true, http: true, quic: true, dns: true, ntp: true }
+    }
+}
+
+/// What a connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// A TLS ClientHello.
+    Tls(Box<crate::wire::tls::ClientHello>),
+    /// An HTTP/1 request.
+    Http {
+        /// The authority of the one valid Host header, as sent: a place to dial, never a name to trust.
+        host: Option<Box<str>>,
+    },
+    /// A DNS query.
+    Dns {
+        /// The first question's name, as text.
+        query: Option<Box<str>>,
+    },
+    /// None of the protocols that are switched on.
+    None,
+}
+
+/// What the bytes so far say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// More bytes could still change the answer.
+    NeedMore {
+        /// The bytes already commit to TLS or HTTP: the message must be whole in time, or it is denied.
+        begun: bool,
+    },
+    /// The answer; further bytes cannot change it.
+    Identified(Identity),
+    /// Began as a protocol, but can never be whole within the bounds.
+    TooLarge,
+}

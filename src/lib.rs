@@ -1,0 +1,15 @@
+//! Calamary: a forward proxy that filters by what a connection really is.
+#![deny(unsafe_code)]
+
+pub mod accept;
+pub mod config;
+pub mod connect;
+pub mod decide;
+pub mod engine;
+pub mod identify;
+pub mod logging;
+pub mod metrics;
+pub mod relay;
+pub mod session;
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Counters, and the thread that serves them.

@@ -1,0 +1,126 @@
+//! Why a session ended: one enum for the log and the metric.
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Both sides were done.
+    Finished,
+    /// A rule denied it.
+    Denied,
+    /// A rule sent it to https.
+    Redirected,
+    /// What began as a known protocol was not whole in time or size.
+    Incomplete,
+    /// The client closed before there was anything to relay.
+    ClientGone,
+    /// The client reset the connection.
+    ClientReset,
+    /// The server reset the connection.
+    ServerReset,
+    /// Nothing was sent for `timeout.idle`.
+    Idle,
+    /// One side was closed and the other silent for `timeout.halfClosed`.
+    HalfClosed,
+    /// A request head, PROXY header or handshake was not whole within `timeout.process`.
+    ProcessTimeout,
+    /// What the client sent breaks its protocol.
+    BadRequest,
+    /// What the server sent breaks HTTP.
+    BadResponse,
+    /// A PROXY header was missing, malformed or from a sender that is not trusted.
+    BadProxyHeader,
+    /// A PROXY header that speaks for nobody: a health check.
+    HealthCheck,
+    /// There is no address to dial: the original destination was lost and no name is known.
+    NoDestination,
+    /// The name does not exist or has no addresses.
+    NameNotFound,
+    /// No nameserver answered.
+    ResolveFailed,
+    /// The server refused the connection.
+    ConnectRefused,
+    /// The server or its network cannot be reached.
+    ConnectUnreachable,
+    /// `timeout.connect` passed on every round.
+    ConnectTimeout,
+    /// Connecting failed for another reason.
+    ConnectFailed,
+    /// `limits.connections` or `limits.perSource` was reached.
+    Limit,
+    /// The process ran out of descriptors or memory.
+    OutOfResources,
+    /// The daemon stopped and `timeout.drain` passed.
+    Shutdown,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
+    pub const ALL: [CloseReason; 24] = [
+        CloseReason::Finished,
+        CloseReason::Denied,
+        CloseReason::Redirected,
+        CloseReason::Incomplete,
+        CloseReason::ClientGone,
+        CloseReason::ClientReset,
+        CloseReason::ServerReset,
+        CloseReason::Idle,
+        CloseReason::HalfClosed,
+        CloseReason::ProcessTimeout,
+        CloseReason::BadRequest,
+        CloseReason::BadResponse,
+        CloseReason::BadProxyHeader,
+        CloseReason::HealthCheck,
+        CloseReason::NoDestination,
+        CloseReason::NameNotFound,
+        CloseReason::ResolveFailed,
+        CloseReason::ConnectRefused,
+        CloseReason::ConnectUnreachable,
+        CloseReason::ConnectTimeout,
+        CloseReason::ConnectFailed,
+        CloseReason::Limit,
+        CloseReason::OutOfResources,
+        CloseReason::Shutdown,
+    ];
+
+    /// The metric label and the log's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Finished => "finished",
+            CloseReason::Denied => "denied",
+            CloseReason::Redirected => "redirected",
+            CloseReason::Incomplete => "incomplete",
+            CloseReason::ClientGone => "client_gone",
+            CloseReason::ClientReset => "client_reset",
+            CloseReason::ServerReset => "server_reset",
+            CloseReason::Idle => "idle",
+            CloseReason::HalfClosed => "half_closed",
+            CloseReason::ProcessTimeout => "process_timeout",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::BadResponse => "bad_response",
+            CloseReason::BadProxyHeader => "bad_proxy_header",
+            CloseReason::HealthCheck => "health_check",
+            CloseReason::NoDestination => "no_destination",
+            CloseReason::NameNotFound => "name_not_found",
+            CloseReason::ResolveFailed => "resolve_failed",
+            CloseReason::ConnectRefused => "connect_refused",
+            CloseReason::ConnectUnreachable => "connect_unreachable",
+            CloseReason::ConnectTimeout => "connect_timeout",
+            CloseReason::ConnectFailed => "connect_failed",
+            CloseReason::Limit => "limit",
+            CloseReason::OutOfResources => "out_of_resources",
+            CloseReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_the_order_of_declaration() {
+        for (i, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i, "{}", reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! All `unsafe` and all libc of the crate, behind safe functions.
+#![allow(unsafe_code)]
+
+pub mod socket;

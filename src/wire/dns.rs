@@ -1,0 +1,1 @@
+//! DNS messages (RFC 1035): what a forwarder's resolver and the identification need.
