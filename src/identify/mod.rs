@@ -2,7 +2,11 @@
 //!
 //! Sees bytes only: no socket, no clock, no log. Silence and deadlines are the session's business.
 
+mod dns;
+mod http;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 
 /// Which parsers are switched on (`parse.*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
