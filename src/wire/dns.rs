@@ -74,10 +74,15 @@ pub fn parse_query(message: &[u8]) -> Option<Query> {
     Some(Query { id: header.id, name: name.to_text(), qtype })
 }
 
+/// Whether a host may be called `name`: not empty or too long, no empty or overlong label, no bytes outside 0x21–0x7e.
+/// A last dot is allowed.
+pub fn is_host_name(name: &str) -> bool {
+    Name::from_text(name).is_some()
+}
+
 /// A recursive query for `name`, with EDNS(0) (RFC 6891 §6.1.2) so that most answers fit a datagram.
 ///
-/// `None` if `name` is nothing that a host may be called: empty, too long, an empty or overlong label, or bytes
-/// outside 0x21–0x7e. A last dot is allowed.
+/// `None` if no [host may be called](is_host_name) so.
 pub fn encode_query(id: u16, name: &str, qtype: u16) -> Option<Vec<u8>> {
     let name = Name::from_text(name)?;
     let mut message = Vec::with_capacity(HEADER_LEN + name.0.len() + 15);
@@ -390,5 +395,7 @@ impl Name {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
