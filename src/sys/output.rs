@@ -2,19 +2,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whether something can be written to `fd` without blocking, within `timeout` (whole milliseconds). An output that is
 /// broken counts as writable: the write then says how.
 pub fn writable_within(fd: impl AsFd, timeout: Duration) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    let timeout_ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the pointer and the count describe one local, which outlives the call.
-    match super::socket::cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }) {
-        Ok(ready) => Ok(ready > 0),
-        // A signal: the caller's next attempt waits again.
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
-        Err(e) => Err(e),
+    let until = Instant::now() + timeout;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).as_millis();
+        let left = libc::c_int::try_from(left).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the pointer and the count describe one local, which outlives the call.
+        match super::socket::cvt(unsafe { libc::poll(&raw mut poll, 1, left) }) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 

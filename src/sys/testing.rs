@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-const MARK: &str = "CALAMARY_TEST_CHILD";
+/// Set in the environment of such a process.
+pub(crate) const MARK: &str = "CALAMARY_TEST_CHILD";
 
 /// Runs the ignored test `name` in a process of its own with `env` set, and fails with its output if it fails.
 pub(crate) fn in_child(name: &str, env: &[(&str, &str)]) {
