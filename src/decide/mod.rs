@@ -5,6 +5,7 @@
 
 pub mod addr_set;
 pub mod facts;
+pub mod list;
 pub mod name;
 pub mod rules;
 pub mod why;

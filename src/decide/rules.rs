@@ -1,12 +1,121 @@
-//! The compiled ruleset and the walk through it.
+//! The ruleset: what the configuration hands over, and the ordered rules compiled from it.
+//!
+//! The configuration builds [`RuleSpec`]s; [`Ruleset::new`] compiles them (see `compile`) and [`Ruleset::decide`] walks
+//! them (see `walk`). Nothing here parses text or knows a file format.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::{Action, Decision, Facts, RuleId, Verdict};
+use ipnet::IpNet;
+
+use super::list::List;
+use super::name::NamePattern;
+use super::{Action, Decision, Facts, L4, L5, RuleId, Verdict};
+
+/// The largest number of rules: a rule's place in the file is a `u16`.
+pub const MAX_RULES: usize = u16::MAX as usize;
+
+/// One rule as the configuration understood it. The fields are ANDed; without fields it matches everything.
+#[derive(Debug, Clone)]
+pub struct RuleSpec {
+    /// What happens where the rule matches.
+    pub action: Action,
+    /// The conditions, in the order of the file.
+    pub fields: Vec<FieldSpec>,
+}
+
+/// One field's list: it matches if (there is no positive value or one matches) and no negated value matches. A fact that
+/// the traffic does not have matches no value, negated or not; `dns: none` alone matches a missing name.
+#[derive(Debug, Clone)]
+pub enum FieldSpec {
+    /// The client's address.
+    Src(Vec<Term<AddrValue>>),
+    /// The address to be dialled.
+    Dest(Vec<Term<AddrValue>>),
+    /// The port to be dialled.
+    Port(Vec<Term<PortRange>>),
+    /// The client's port.
+    Sport(Vec<Term<PortRange>>),
+    /// The family of the address to be dialled.
+    ProtoL3(Vec<Term<L3>>),
+    /// Transport protocol towards the client.
+    ProtoL4(Vec<Term<L4>>),
+    /// What the first bytes are.
+    ProtoL5(Vec<Term<L5>>),
+    /// Whether `protoL5` is tls or quic.
+    Encrypted(Vec<Term<bool>>),
+    /// Whether the ClientHello has the encrypted_server_name extension; without a ClientHello nothing matches.
+    Esni(Vec<Term<bool>>),
+    /// Encrypted ClientHello; without a ClientHello nothing matches.
+    Ech(Vec<Term<EchValue>>),
+    /// The trusted name.
+    Dns(Vec<Term<NameValue>>),
+}
+
+/// One value of a field's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Term<T> {
+    /// Written with `!`.
+    pub negated: bool,
+    /// What is compared.
+    pub value: T,
+}
+
+/// Ports from and to, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct PortRange {
+    pub from: u16,
+    pub to: u16,
+}
+
+/// Address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum L3 {
+    /// RFC 791; a v4-mapped address, too.
+    Ip4,
+    /// RFC 8200.
+    Ip6,
+}
+
+/// A value of the field `ech`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EchValue {
+    /// A ClientHello without the extension.
+    None,
+    /// The extension, but no known public name as SNI.
+    Grease,
+    /// The extension and a known public name as SNI.
+    Real,
+    /// The extension, whatever the SNI: every current browser.
+    Any,
+}
+
+/// A value of the fields `src` and `dest`.
+#[derive(Debug, Clone)]
+pub enum AddrValue {
+    /// An address or CIDR.
+    Net(IpNet),
+    /// A variable: its addresses, never its names.
+    List(Arc<List>),
+}
+
+/// A value of the field `dns`.
+#[derive(Debug, Clone)]
+pub enum NameValue {
+    /// Exactly the traffic without a trusted name.
+    None,
+    /// A name or a tree of names.
+    Pattern(NamePattern),
+    /// A variable: its names, never its addresses.
+    List(Arc<List>),
+}
 
 /// The ordered rules.
 #[derive(Debug, Default)]
-pub struct Ruleset {}
+pub struct Ruleset {
+    specs: Vec<RuleSpec>,
+}
 
 /// What of this machine the `always` rule must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,14 +129,25 @@ pub struct Locals {
 }
 
 impl Ruleset {
+    /// Compiles the rules. The configuration refuses more than [`MAX_RULES`]; those beyond are dropped here.
+    pub fn new(rules: Vec<RuleSpec>) -> Ruleset {
+        Ruleset { specs: rules }
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
-        0
+        self.specs.len()
     }
 
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether rule `index` contradicts itself, so that no traffic at all can match it.
+    pub fn never_matches(&self, index: usize) -> bool {
+        let _ = index;
+        false
     }
 
     /// Walks the rules.
