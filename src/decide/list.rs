@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::name::NamePattern;
+use super::addr_set::AddrSet;
+use super::name::{NamePattern, NameSet};
 
 /// Where a list's entries stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,9 @@ pub enum Source {
 pub struct List {
     name: String,
     source: Source,
-    nets: Vec<(IpNet, u32)>,
-    names: Vec<(NamePattern, u32)>,
+    addrs: AddrSet,
+    addr_lines: Vec<u32>,
+    names: NameSet,
 }
 
 /// Collects the entries of a [`List`].
@@ -30,13 +32,13 @@ pub struct ListBuilder {
     name: String,
     source: Source,
     nets: Vec<(IpNet, u32)>,
-    names: Vec<(NamePattern, u32)>,
+    names: NameSet,
 }
 
 impl ListBuilder {
     /// An empty list: the variable's name without `$`.
     pub fn new(name: String, source: Source) -> Self {
-        ListBuilder { name, source, nets: Vec::new(), names: Vec::new() }
+        ListBuilder { name, source, nets: Vec::new(), names: NameSet::default() }
     }
 
     /// Adds an address or CIDR that stands in `line`, counted from 1.
@@ -47,13 +49,15 @@ impl ListBuilder {
 
     /// Adds a name that stands in `line`, counted from 1.
     pub fn name(&mut self, pattern: NamePattern, line: u32) -> &mut Self {
-        self.names.push((pattern, line));
+        self.names.push(&pattern, line);
         self
     }
 
     /// The list.
-    pub fn build(self) -> List {
-        List { name: self.name, source: self.source, nets: self.nets, names: self.names }
+    pub fn build(mut self) -> List {
+        self.names.finish();
+        let (addrs, addr_lines) = AddrSet::with_lines(self.nets);
+        List { name: self.name, source: self.source, addrs, addr_lines, names: self.names }
     }
 }
 
@@ -68,30 +72,75 @@ impl List {
         &self.source
     }
 
+    /// Its addresses.
+    pub(super) fn addrs(&self) -> &AddrSet {
+        &self.addrs
+    }
+
+    /// Its names.
+    pub(super) fn names(&self) -> &NameSet {
+        &self.names
+    }
+
     /// Whether an entry covers `addr`. A v4-mapped address counts as IPv4.
     pub fn contains_addr(&self, addr: IpAddr) -> bool {
-        self.find_addr(addr).is_some()
+        self.addrs.contains(addr)
     }
 
     /// Whether an entry covers `name`, which is as [`super::name::normalise`] leaves it.
     pub fn contains_name(&self, name: &str) -> bool {
-        self.find_name(name).is_some()
+        self.names.contains(name)
     }
 
     /// The line of an entry that covers `addr`.
     pub fn find_addr(&self, addr: IpAddr) -> Option<u32> {
-        self.nets.iter().find(|(net, _)| net.contains(&addr)).map(|(_, line)| *line)
+        self.addr_lines.get(self.addrs.find(addr)?).copied()
     }
 
     /// The line of an entry that covers `name`.
     pub fn find_name(&self, name: &str) -> Option<u32> {
-        let _ = (&self.names, name);
-        None
+        self.names.find(name)
     }
 }
 
 impl std::fmt::Debug for List {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("List").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_with_their_lines() {
+        let mut builder = ListBuilder::new("ads".into(), Source::File("lists/ads.txt".into()));
+        builder.net("10.0.0.0/8".parse().unwrap(), 4).name(NamePattern::parse(".ads.example").unwrap(), 7);
+        let list = builder.build();
+        assert_eq!(list.find_addr("10.1.1.1".parse().unwrap()), Some(4));
+        assert_eq!(list.find_addr("::ffff:10.1.1.1".parse().unwrap()), Some(4));
+        assert_eq!(list.find_addr("11.1.1.1".parse().unwrap()), None);
+        assert_eq!(list.find_name("www.ads.example"), Some(7));
+        assert!(list.contains_name("ads.example") && !list.contains_name("badads.example"));
+    }
+
+    #[test]
+    fn long_lists() {
+        const ENTRIES: u32 = 100_000;
+        let mut builder = ListBuilder::new("long".into(), Source::Inline);
+        for i in 0..ENTRIES {
+            let addr = std::net::Ipv4Addr::from_bits(0x0100_0000 + i * 512);
+            builder.net(ipnet::Ipv4Net::new(addr, 24).unwrap().into(), i);
+            builder.name(NamePattern::parse(&format!(".host{i}.example")).unwrap(), i);
+        }
+        let list = builder.build();
+        for i in (0..ENTRIES).step_by(997) {
+            let addr = std::net::Ipv4Addr::from_bits(0x0100_0000 + i * 512 + 255);
+            assert_eq!(list.find_addr(addr.into()), Some(i));
+            assert!(!list.contains_addr(std::net::Ipv4Addr::from_bits(addr.to_bits() + 1).into()));
+            assert_eq!(list.find_name(&format!("www.host{i}.example")), Some(i));
+            assert!(!list.contains_name(&format!("host{i}x.example")));
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod addr_set;
 pub mod facts;
 pub mod list;
 pub mod name;
+mod punycode;
 pub mod rules;
 pub mod why;
 
