@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::compile::{Compiled, compile};
 use super::list::List;
 use super::name::NamePattern;
-use super::{Action, Decision, Facts, L4, L5, RuleId, Verdict};
+use super::walk::walk;
+use super::{Action, Decision, Facts, L4, L5};
 
 /// The largest number of rules: a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -114,7 +116,9 @@ pub enum NameValue {
 /// The ordered rules.
 #[derive(Debug, Default)]
 pub struct Ruleset {
+    /// Kept for explanations.
     specs: Vec<RuleSpec>,
+    compiled: Compiled,
 }
 
 /// What of this machine the `always` rule must know.
@@ -130,8 +134,10 @@ pub struct Locals {
 
 impl Ruleset {
     /// Compiles the rules. The configuration refuses more than [`MAX_RULES`]; those beyond are dropped here.
-    pub fn new(rules: Vec<RuleSpec>) -> Ruleset {
-        Ruleset { specs: rules }
+    pub fn new(mut rules: Vec<RuleSpec>) -> Ruleset {
+        rules.truncate(MAX_RULES);
+        let compiled = compile(&rules);
+        Ruleset { specs: rules, compiled }
     }
 
     /// How many rules there are.
@@ -144,15 +150,24 @@ impl Ruleset {
         self.len() == 0
     }
 
-    /// Whether rule `index` contradicts itself, so that no traffic at all can match it.
-    pub fn never_matches(&self, index: usize) -> bool {
-        let _ = index;
-        false
+    /// The rules as they were given, in order.
+    pub fn specs(&self) -> &[RuleSpec] {
+        &self.specs
     }
 
-    /// Walks the rules.
+    /// Whether rule `index` contradicts itself or names an empty variable, so that no traffic at all can match it. Rules
+    /// that are merely hidden behind others are not meant.
+    pub fn never_matches(&self, index: usize) -> bool {
+        let place = self.compiled.entries.binary_search_by_key(&index, |entry| usize::from(entry.index));
+        index < self.len() && place.is_err()
+    }
+
+    /// Walks the rules: the verdict, or the cheapest fact that the first rule that may match hangs on and that can change
+    /// the verdict. An accepting verdict is only given with `dest` known, a redirect only with `l5` known to be HTTP;
+    /// what `redirect` finds that is no HTTP is denied by that rule. Facts that arrive later never change a verdict, with
+    /// one exception: a redirect that was given without a destination is not taken back because the destination turns out
+    /// to be one that the `always` rule refuses.
     pub fn decide(&self, facts: &Facts, locals: &Locals) -> Decision {
-        let _ = (facts, locals);
-        Decision::Verdict(Verdict { action: Action::Deny, rule: RuleId::Default })
+        walk(&self.compiled, facts, locals)
     }
 }
