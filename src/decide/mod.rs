@@ -81,3 +81,6 @@ pub enum Decision {
     /// Obtain this and ask again.
     Need(Need),
 }
+
+#[cfg(test)]
+mod tests;
