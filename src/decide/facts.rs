@@ -30,7 +30,7 @@ impl<T> Known<T> {
 }
 
 /// Transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum L4 {
     /// RFC 9293.
     Tcp,
@@ -39,7 +39,7 @@ pub enum L4 {
 }
 
 /// What the first bytes turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum L5 {
     /// A TLS ClientHello over TCP.
     Tls,
@@ -56,7 +56,7 @@ pub enum L5 {
 }
 
 /// Encrypted ClientHello in a ClientHello.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ech {
     /// No such extension.
     None,

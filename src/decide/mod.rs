@@ -4,10 +4,17 @@
 //! whatever comes later.
 
 pub mod addr_set;
+mod always;
+mod compile;
 pub mod facts;
+pub mod list;
 pub mod name;
+mod predicate;
+mod punycode;
 pub mod rules;
+mod walk;
 pub mod why;
+mod worlds;
 
 pub use facts::{Ech, Facts, Known, L4, L5};
 
@@ -74,3 +81,6 @@ pub enum Decision {
     /// Obtain this and ask again.
     Need(Need),
 }
+
+#[cfg(test)]
+mod tests;
