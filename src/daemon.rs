@@ -1,6 +1,5 @@
 //! The running program: load, bind, drop privileges, start the workers, then follow signals.
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,11 +8,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::cli::Source;
-use crate::config::{Listener, Loaded, Mode, Plan};
+use crate::config::{Loaded, Mode, Plan};
 use crate::decide::rules::Locals;
 use crate::engine::{self, Admission, Command, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
+#[cfg(feature = "metrics")]
+use crate::metrics::Server;
 use crate::sys::addresses::{self, AddressWatch};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::socket::Outgoing;
@@ -44,7 +45,8 @@ pub fn run(source: Source, loaded: Loaded, debug: bool) -> Result<(), String> {
     let metrics_socket = bind_metrics(&plan)?;
     drop_privileges(&plan)?;
 
-    let metrics = Arc::new(Metrics::new(plan.rules.len()));
+    let metrics = Arc::new(Metrics::new());
+    metrics.rules_loaded(plan.rules.len());
     let effective = effective_limits(&plan, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -77,7 +79,7 @@ pub fn run(source: Source, loaded: Loaded, debug: bool) -> Result<(), String> {
         handles.push(handle);
     }
     #[cfg(feature = "metrics")]
-    let server = metrics_socket.map(|socket| crate::metrics::serve(socket, &metrics)).transpose();
+    let server = metrics_socket.map(|socket| Server::start(socket, Arc::clone(&metrics))).transpose();
     #[cfg(feature = "metrics")]
     let server = server.map_err(|e| format!("cannot serve metrics: {e}"))?;
 
@@ -148,7 +150,7 @@ struct Daemon {
     follower: Follower,
     plan: Arc<Plan>,
     #[cfg(feature = "metrics")]
-    server: Option<crate::metrics::Server>,
+    server: Option<Server>,
 }
 
 impl Daemon {
@@ -198,7 +200,7 @@ impl Daemon {
             log::warn!("a change of workers, user or group needs a restart");
         }
         logging::reconfigure(&plan.log);
-        self.shared.metrics.resize_rules(plan.rules.len());
+        self.shared.metrics.rules_loaded(plan.rules.len());
         self.shared.admission.change(effective_limits(&plan, self.descriptors));
         self.shared.resolver.reconfigure(resolver_config(&plan));
         #[cfg(feature = "metrics")]
@@ -207,7 +209,7 @@ impl Daemon {
                 server.stop();
             }
             self.server = metrics_socket
-                .and_then(|socket| crate::metrics::serve(socket, &self.shared.metrics).ok());
+                .and_then(|socket| Server::start(socket, Arc::clone(&self.shared.metrics)).ok());
         }
         let locals = self.follower.follow(&plan);
         let shares = engine::share_out(bindings, self.workers.len());
@@ -255,7 +257,7 @@ impl Follower {
             }
         };
         let started = AddressWatch::new()
-            .and_then(|watch| std::thread::Builder::new().name("addresses".into()).spawn(|| follow(watch)));
+            .and_then(|watch| std::thread::Builder::new().name("addresses".into()).spawn(move || follow(watch)));
         if let Err(error) = started {
             log::warn!("cannot follow changes of this machine's addresses, they are read at reload only: {error}");
         }
@@ -294,6 +296,7 @@ fn worker_count(plan: &Plan) -> usize {
 }
 
 fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
+    metrics.rules_loaded(plan.rules.len());
     let effective = Effective::of(plan.limits, descriptors);
     if effective.lowered {
         log::warn!(

@@ -6,6 +6,7 @@
 pub mod addr_set;
 mod always;
 mod compile;
+pub mod ech;
 pub mod facts;
 pub mod list;
 pub mod name;

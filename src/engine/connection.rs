@@ -417,7 +417,7 @@ impl Connection {
                 let Stage::Dialling(mut session, _) = std::mem::replace(&mut self.stage, Stage::Over) else {
                     return Fate::Stays;
                 };
-                tools.shared.metrics.dial_failed(error);
+                tools.shared.metrics.dial_error(error);
                 let step = session.dial_failed(error);
                 self.carry_out(key, session, step, tools)
             }
@@ -533,7 +533,7 @@ impl Connection {
             return;
         }
         if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
-            tools.shared.metrics.identified(&identity);
+            Reporter { metrics: &tools.shared.metrics }.identified(&identity);
             self.life.identified(&identity);
         }
     }

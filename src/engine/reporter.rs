@@ -6,7 +6,7 @@ use std::time::Instant;
 use log::Level;
 
 use crate::config::Mode;
-use crate::decide::{Action, RuleId, Verdict};
+use crate::decide::{Action, Known, L5, RuleId, Verdict};
 use crate::identify::Identity;
 use crate::logging::{self, Dest, Field, Value};
 use crate::metrics::Metrics;
@@ -17,13 +17,26 @@ pub struct Reporter<'a> {
     pub metrics: &'a Metrics,
 }
 
+impl Reporter<'_> {
+    /// Counts what the first bytes are.
+    pub fn identified(&self, identity: &Identity) {
+        let (l5, version) = match identity {
+            Identity::Tls(hello) => (L5::Tls, Some(hello.version)),
+            Identity::Http { .. } => (L5::Http, None),
+            Identity::Dns { .. } => (L5::Dns, None),
+            Identity::None => (L5::None, None),
+        };
+        self.metrics.identified(l5, version);
+    }
+}
+
 impl Report for Reporter<'_> {
     fn verdict(&mut self, session: &Session, verdict: Verdict) {
-        self.metrics.verdict(verdict);
-        if let Some(identity) = session.identity() {
-            self.metrics.identified(identity);
-        } else if session.facts().l5.is().is_some() {
-            self.metrics.identified(&Identity::Http { host: None });
+        self.metrics.verdict(verdict, session.facts().dest.is().copied());
+        match (session.identity(), session.facts().l5) {
+            (Some(identity), _) => self.identified(identity),
+            (None, Known::Is(l5)) => self.metrics.identified(l5, None),
+            (None, Known::Unknown | Known::Absent) => {}
         }
         if !logging::enabled(Level::Info) {
             return;

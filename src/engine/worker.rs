@@ -21,11 +21,12 @@ use crate::accept::{self, Wish};
 use crate::config::{Listener, Mode, Plan};
 use crate::connect::resolve::Answer;
 use crate::connect::resolve::cache::{AnswerCache, Entry};
+use crate::decide::L4;
 use crate::decide::rules::Locals;
 use crate::logging;
-use crate::metrics::Metrics;
+use crate::metrics::{Limit, Metrics};
 use crate::relay::Loan;
-use crate::session::{CloseReason, Session};
+use crate::session::Session;
 use crate::sys::socket::{self, Outgoing};
 
 /// Events that one call of the poll returns at most.
@@ -179,6 +180,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        logging::keep_until_flush();
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_finished() {
             let timeout = self.timeout();
@@ -311,7 +313,6 @@ impl Worker {
 
     /// Out of descriptors: the connections that wait go on waiting, and others end meanwhile.
     fn pause(&mut self, token: usize, now: Instant, error: &io::Error) {
-        self.shared.metrics.accept_failed();
         if self.shared.admission.may_log(now) {
             log::warn!("cannot accept connections for now: {error}");
         }
@@ -331,17 +332,17 @@ impl Worker {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         // Behind a PROXY header the client is known later.
         let source = (listener.mode != Mode::ProxyProtocol).then_some(client.ip());
-        if !self.admit(source) {
-            self.shared.metrics.connection_refused();
+        if let Err(limit) = self.admit(source) {
+            self.shared.metrics.connection_refused(limit);
             if self.shared.admission.may_log(now) {
                 log::warn!("too many connections: refused {}", client.ip());
             }
             let _ = socket::reset_on_close(&stream);
             return;
         }
-        self.shared.metrics.connection_opened(listener.mode);
+        self.shared.metrics.connection_opened(listener.mode, L4::Tcp);
         let wish = match listener.mode {
-            Mode::Transparent => self.original_destination(&stream, client, listener),
+            Mode::Transparent => self.original_destination(&stream, listener),
             Mode::Http | Mode::ProxyProtocol => Wish::Lost,
         };
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
@@ -350,32 +351,31 @@ impl Worker {
         self.with(key, now, |connection, tools| connection.start(key, session, wish, tools));
     }
 
-    fn admit(&self, source: Option<IpAddr>) -> bool {
+    fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
         let admission = &self.shared.admission;
         if !admission.enter() {
-            return false;
+            return Err(Limit::Connections);
         }
         if let Some(source) = source
             && !admission.enter_source(source)
         {
             admission.leave();
-            return false;
+            return Err(Limit::PerSource);
         }
-        true
+        Ok(())
     }
 
     fn original_destination(
         &self,
         stream: &mio::net::TcpStream,
-        client: SocketAddr,
         listener: &Listener,
     ) -> Wish {
         let found = if listener.tproxy {
             stream.local_addr().ok()
         } else {
-            socket::original_dst(stream, client.is_ipv4()).ok()
+            socket::original_dst(stream, listener.addr.is_ipv4()).ok()
         };
-        accept::transparent::wish(found, |addr| self.is_own(addr, listener))
+        accept::transparent::original_destination(found, |addr| self.is_own(addr, listener))
     }
 
     /// Whether `addr` is where `listener` listens: then nothing was redirected, or the trace of it is lost.

@@ -48,6 +48,18 @@ pub enum Identity {
     None,
 }
 
+impl Identity {
+    /// As `protoL5` names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Identity::Tls(_) => "tls",
+            Identity::Http { .. } => "http",
+            Identity::Dns { .. } => "dns",
+            Identity::None => "none",
+        }
+    }
+}
+
 /// What the bytes so far say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

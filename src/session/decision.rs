@@ -10,7 +10,7 @@ use crate::config::{Mode, Target};
 use crate::decide::facts::{Ech, Known, L5};
 use crate::decide::{Action, Decision, Need, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
-use crate::wire::http1;
+use crate::wire::http1::{self, Authority, Host};
 
 /// Port of a lost destination, by what the first bytes are.
 const TLS_PORT: u16 = 443;
@@ -139,9 +139,9 @@ impl Session {
         if self.mode == Mode::Http {
             return None;
         }
-        match http1::split_authority(host)? {
-            (http1::Host::Ip(ip), _) => Some(DialTarget::Address(SocketAddr::new(ip, port))),
-            (http1::Host::Name(host), _) => Some(DialTarget::Name(host, port)),
+        match Authority::parse(host).ok()?.host {
+            Host::Ip(ip) => Some(DialTarget::Address(SocketAddr::new(ip, port))),
+            Host::Name(host) => Some(DialTarget::Name(host, port)),
         }
     }
 
@@ -214,10 +214,10 @@ impl Session {
     /// Plain HTTP learns that there is https; everything else is denied.
     fn redirect(&mut self, verdict: Verdict, env: &mut Env<'_>) -> Step {
         let reply = match (&self.owed, &self.identity) {
-            (Owed::Response(request), _) => http1::redirect(request),
+            (Owed::Response(request), _) => http1::redirect(request, true),
             (_, Some(Identity::Http { .. })) => super::request::whole_head(&self.prelude)
                 .and_then(|head| http1::parse_request(head).ok())
-                .and_then(|request| http1::redirect(&request)),
+                .and_then(|request| http1::redirect(&request, true)),
             _ => None,
         };
         match reply {

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::state::State;
 use super::{Closing, CloseReason, Env, Exchange, Step, Wire};
-use crate::accept::{self, Wish};
+use crate::accept::Wish;
+use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
@@ -273,14 +274,14 @@ impl Session {
             Parse::Malformed => self.close(CloseReason::BadProxyHeader),
             Parse::Complete(header) => {
                 self.prelude.drain(..header.len.min(self.prelude.len()));
-                match accept::proxy_protocol::speaks_for(&header) {
-                    accept::proxy_protocol::Speaks::For { src, dest } => {
-                        self.client = SocketAddr::new(src.ip().to_canonical(), src.port());
-                        self.facts = facts_of(self.client);
-                        self.wants(Wish::Address(dest), env)
+                match introduction(&header, self.trusted) {
+                    Introduction::Client { src, wish } => {
+                        self.client = src;
+                        self.facts = facts_of(src);
+                        self.wants(wish, env)
                     }
-                    accept::proxy_protocol::Speaks::Nobody => self.close(CloseReason::HealthCheck),
-                    accept::proxy_protocol::Speaks::Unsupported => self.close(CloseReason::BadProxyHeader),
+                    Introduction::HealthCheck => self.close(CloseReason::HealthCheck),
+                    Introduction::Refused => self.close(CloseReason::BadProxyHeader),
                 }
             }
         }

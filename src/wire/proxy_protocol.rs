@@ -349,4 +349,39 @@ mod tests {
         check_refused(&v2(0x21, 0x11, &[V4, &[3, 0, 3, 0, 0, 0]].concat()));
         check_refused(&v2(0x21, 0x11, &[V4, &[3, 0, 5, 0, 0, 0, 0, 0]].concat()));
     }
+
+    #[test]
+    fn an_answer_once_given_is_stable() {
+        let mut random = 0x2545_f491_u32;
+        let mut below = |n: usize| {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            random as usize % n
+        };
+        let headers = [
+            b"PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\nGET".to_vec(),
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 80\r\n\r\n".to_vec(),
+            b"PROXY UNKNOWN\r\n".to_vec(),
+            v2(0x21, 0x11, &[V4, &[3, 0, 4, 0, 0, 0, 0, 4, 0, 2, 1, 1]].concat()),
+            v2(0x21, 0x21, &[&v6()[..], &[4, 0, 0]].concat()),
+            v2(0x20, 0x00, b"abc"),
+        ];
+        let mut complete = 0;
+        for _ in 0..20_000 {
+            let mut bytes = headers[below(headers.len())].clone();
+            for _ in 0..below(3) {
+                let at = below(bytes.len());
+                bytes[at] = below(256) as u8;
+            }
+            let mut answer = Parse::NeedMore;
+            for n in 0..=bytes.len() {
+                let now = parse(&bytes[..n]);
+                assert!(answer == Parse::NeedMore || now == answer, "{n} bytes of {}", bytes.escape_ascii());
+                answer = now;
+            }
+            complete += usize::from(matches!(answer, Parse::Complete(_)));
+        }
+        assert!((1_000..19_000).contains(&complete), "{complete}");
+    }
 }
