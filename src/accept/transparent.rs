@@ -6,22 +6,16 @@ use super::{Wish, canonical};
 
 /// The original destination of an accepted socket.
 ///
-/// `local` is the socket's own address, `original` what SO_ORIGINAL_DST says, if anything. A TPROXY listener's sockets
-/// have the destination as their own address. Elsewhere the own address is the listener's, so a connection whose original
-/// destination is just that was not redirected, or by another machine, and its destination is lost; so is one at another
-/// of our listeners, for which `is_own_listener` is asked, as dialling it would be a loop.
+/// `candidates` is where the kernel says that it was going, best first: the socket's own address where that is TPROXY's,
+/// and SO_ORIGINAL_DST. A connection that was going to one of our own listeners was not redirected, or by another
+/// machine, and its destination is lost; dialling that address would be a loop.
 pub fn original_destination(
-    local: SocketAddr,
-    original: Option<SocketAddr>,
-    tproxy: bool,
+    candidates: impl IntoIterator<Item = SocketAddr>,
     is_own_listener: impl Fn(SocketAddr) -> bool,
 ) -> Wish {
-    let local = canonical(local);
-    let original = original.map(canonical).filter(|&original| original != local);
     let is_foreign =
         |addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0 && !is_own_listener(*addr);
-    let candidates = [tproxy.then_some(local), original];
-    candidates.into_iter().flatten().find(is_foreign).map_or(Wish::Lost, Wish::Address)
+    candidates.into_iter().map(canonical).find(is_foreign).map_or(Wish::Lost, Wish::Address)
 }
 
 #[cfg(test)]
@@ -34,32 +28,21 @@ mod tests {
     #[test]
     fn where_a_redirected_connection_was_going() {
         let parse = |addr: &str| addr.parse::<SocketAddr>().unwrap();
-        let check = |local: &str, original: Option<&str>, tproxy, want: Option<&str>| {
+        let check = |candidates: &[&str], want: Option<&str>| {
             let is_own = |addr| [LISTENER, "192.168.1.1:4130"].map(parse).contains(&addr);
-            let got = original_destination(parse(local), original.map(parse), tproxy, is_own);
-            assert_eq!(
-                got,
-                want.map_or(Wish::Lost, |addr| Wish::Address(parse(addr))),
-                "{local} {original:?} {tproxy}"
-            );
+            let got = original_destination(candidates.iter().map(|addr| parse(addr)), is_own);
+            assert_eq!(got, want.map_or(Wish::Lost, |addr| Wish::Address(parse(addr))), "{candidates:?}");
         };
-        check(LISTENER, Some(FOREIGN), false, Some(FOREIGN));
-        check(LISTENER, Some("[2001:db8::1]:443"), false, Some("[2001:db8::1]:443"));
-        check("[::ffff:192.168.1.1]:4128", Some("[::ffff:198.51.100.2]:443"), false, Some(FOREIGN));
-        check(LISTENER, None, false, None);
-        check(LISTENER, Some(LISTENER), false, None);
-        check("[::ffff:192.168.1.1]:4128", Some(LISTENER), false, None);
-        check(LISTENER, Some("192.168.1.1:4130"), false, None);
-        check(LISTENER, Some("0.0.0.0:443"), false, None);
-        check(LISTENER, Some("198.51.100.2:0"), false, None);
-        // Not known to be ours by the list of listeners, but by the socket itself.
-        check("10.0.0.1:4128", Some("10.0.0.1:4128"), false, None);
-
-        check(FOREIGN, None, true, Some(FOREIGN));
-        check(FOREIGN, Some(FOREIGN), true, Some(FOREIGN));
-        check(LISTENER, None, true, None);
-        check(LISTENER, Some(FOREIGN), true, Some(FOREIGN));
-        // Without TPROXY the own address is never the destination.
-        check(FOREIGN, None, false, None);
+        check(&[FOREIGN], Some(FOREIGN));
+        check(&["[2001:db8::1]:443"], Some("[2001:db8::1]:443"));
+        check(&["[::ffff:198.51.100.2]:443"], Some(FOREIGN));
+        check(&[], None);
+        check(&[LISTENER], None);
+        check(&["[::ffff:192.168.1.1]:4128"], None);
+        check(&["192.168.1.1:4130"], None);
+        check(&["0.0.0.0:443"], None);
+        check(&["198.51.100.2:0"], None);
+        // A TPROXY listener to which traffic was redirected instead.
+        check(&[LISTENER, FOREIGN], Some(FOREIGN));
     }
 }

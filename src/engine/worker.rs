@@ -370,12 +370,11 @@ impl Worker {
         stream: &mio::net::TcpStream,
         listener: &Listener,
     ) -> Wish {
-        let found = if listener.tproxy {
-            stream.local_addr().ok()
-        } else {
-            socket::original_dst(stream, listener.addr.is_ipv4()).ok()
-        };
-        accept::transparent::original_destination(found, |addr| self.is_own(addr, listener))
+        let local = listener.tproxy.then(|| stream.local_addr().ok()).flatten();
+        let original =
+            std::iter::once_with(|| socket::original_dst(stream, listener.addr.is_ipv4()).ok()).flatten();
+        let candidates = local.into_iter().chain(original);
+        accept::transparent::original_destination(candidates, |addr| self.is_own(addr, listener))
     }
 
     /// Whether `addr` is where `listener` listens: then nothing was redirected, or the trace of it is lost.
