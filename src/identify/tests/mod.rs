@@ -25,6 +25,13 @@ fn silence_and_what_nobody_reads() {
     check(b"SSH-2.0-OpenSSH_9.2\r\n", NONE);
     check(b"\x80\x2e\x01\x03\x01", NONE);
     check(b"\x09", NONE);
+    // Clients that wait for an answer after these must not wait for us first: SOCKS 5, SOCKS 4, RDP, PostgreSQL, MQTT.
+    check(b"\x05\x01\x00", NONE);
+    check(b"\x04\x01\x01\xbb\xc0\x00\x02\x01\x00", NONE);
+    check(b"\x03\x00\x00\x13\x0e\xe0\x00\x00", NONE);
+    check(b"\x00\x00\x00\x08\x04\xd2\x16\x2f", NONE);
+    check(b"\x10\x0c\x00\x04MQTT", NONE);
+    check(b"*1\r\n$4\r\nPING\r\n", NONE);
     check(b"\x15\x03\x01\x00\x02\x02\x28", NONE);
     check(b"\xff\xfb\x01", NONE);
     check(&[0x13; 40], NONE);
