@@ -4,9 +4,10 @@ use super::{Identity, Outcome};
 use crate::wire::cursor::Cursor;
 use crate::wire::dns::parse_query;
 
-/// Largest query, without its length prefix. Clients pad to a multiple of 128 bytes (RFC 8467 §4.1); the bound also
-/// keeps the first byte apart from those of TLS and HTTP.
-pub(super) const MAX_QUERY: usize = 0x08ff;
+/// Largest query, without its length prefix; the longest name, options and padding to a multiple of 128 bytes (RFC 8467
+/// §4.1) leave room. The bound keeps the first byte apart from those of TLS, HTTP and SOCKS 5, whose clients would
+/// wait for the answer to a greeting that looks like a length.
+pub(super) const MAX_QUERY: usize = 0x04ff;
 /// Header, the root's name, type and class (RFC 1035 §4.1).
 const MIN_QUERY: usize = 12 + 1 + 4;
 /// QR and OPCODE: all zero in a standard query.

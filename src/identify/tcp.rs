@@ -1,8 +1,8 @@
 //! TCP: the prelude grows, the answer comes once.
 //!
 //! The first byte chooses the protocol, as no two of them begin alike: a TLS record with 0x16, a request line with
-//! visible ASCII or an empty line, and the length before a DNS query with at most 0x08, because a query of more than
-//! 2303 bytes (`dns::MAX_QUERY`) is not one that a client sends. So 0x16 0x03 is always TLS, never the length 5635.
+//! visible ASCII or an empty line, and the length before a DNS query with at most 0x04, because a query of more than
+//! 1279 bytes (`dns::MAX_QUERY`) is not one that a client sends. So 0x16 0x03 is always TLS, never the length 5635.
 
 use super::http::RequestScanner;
 use super::{Identity, Outcome, Parsers, dns};
@@ -67,7 +67,7 @@ impl Candidate {
     fn choose(first: u8, parsers: Parsers) -> Candidate {
         match first {
             0x16 if parsers.tls => Candidate::Tls(HelloReader::new(MAX_HELLO)),
-            0x00..=0x08 if parsers.dns => Candidate::Dns,
+            0x00..=0x04 if parsers.dns => Candidate::Dns,
             b'\r' | b'\n' | b'!'..=b'~' if parsers.http => Candidate::Http(RequestScanner::new()),
             _ => Candidate::None,
         }

@@ -11,7 +11,7 @@ mod hello;
 mod ja4;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use hello::{Carrier, ClientHello};
 pub use record::{HelloReader, MAX_EMPTY_RECORDS, Progress, RECORD_HEADER_LEN};

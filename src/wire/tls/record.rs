@@ -1,5 +1,7 @@
 //! The ClientHello in a stream of TLS records (RFC 8446 §5.1) that arrives in pieces.
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use super::hello::{Carrier, ClientHello};
 
 /// ContentType handshake.
@@ -54,99 +56,90 @@ impl HelloReader {
     }
 
     /// Looks at the whole stream so far; it begins with what the call before was given.
+    ///
+    /// An answer other than [`Progress::NeedMore`] holds for every continuation.
     pub fn read(&mut self, stream: &[u8]) -> Progress {
         loop {
-            let rest = stream.get(self.position..).unwrap_or_default();
-            if self.fragment_left == 0 {
-                match self.enter_record(rest) {
-                    Step::Advanced => continue,
-                    Step::Stop(progress) => return progress,
-                }
+            if let Break(progress) = self.step(stream) {
+                return progress;
             }
-            let (fragment, _) = rest.split_at_checked(self.fragment_left).unwrap_or((rest, &[]));
-            match self.read_fragment(fragment) {
-                Step::Advanced => continue,
-                Step::Stop(progress) => return progress,
+        }
+    }
+
+    /// Goes on by one record header or one piece of a fragment, or breaks with what there is to say.
+    fn step(&mut self, stream: &[u8]) -> ControlFlow<Progress> {
+        let rest = stream.get(self.position..).unwrap_or_default();
+        match self.message_len(&self.collected)? {
+            Some(len) if self.collected.len() >= len => Break(finish(&self.collected)),
+            _ if self.fragment_left == 0 => self.enter_record(rest),
+            wanted => {
+                let (fragment, _) = rest.split_at_checked(self.fragment_left).unwrap_or((rest, &[]));
+                if self.collected.is_empty() {
+                    self.read_in_place(fragment)?;
+                }
+                // Until the length is known, its bytes are all that is wanted.
+                self.collect(fragment, wanted.unwrap_or(HANDSHAKE_HEADER_LEN))
             }
         }
     }
 
     /// Takes the record header at the front of `rest`, judging its bytes one by one, as they come.
-    fn enter_record(&mut self, rest: &[u8]) -> Step {
+    fn enter_record(&mut self, rest: &[u8]) -> ControlFlow<Progress> {
         let fits = rest.first().is_none_or(|&kind| kind == CONTENT_HANDSHAKE)
             && rest.get(1).is_none_or(|&major| major == RECORD_MAJOR);
         if !fits {
-            return Step::Stop(Progress::Malformed);
+            return Break(Progress::Malformed);
         }
         let Some(&[_, _, _, high, low]) = rest.first_chunk::<RECORD_HEADER_LEN>() else {
-            return Step::Stop(Progress::NeedMore);
+            return Break(Progress::NeedMore);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length == 0 {
             if self.empty_records == MAX_EMPTY_RECORDS {
-                return Step::Stop(Progress::TooLarge);
+                return Break(Progress::TooLarge);
             }
             self.empty_records += 1;
         }
         self.fragment_left = length;
         self.position += RECORD_HEADER_LEN;
-        Step::Advanced
+        Continue(())
     }
 
-    /// Reads on in what has come of the current record.
-    fn read_fragment(&mut self, fragment: &[u8]) -> Step {
-        if !self.collected.is_empty() {
-            return self.collect(fragment);
-        }
-        // The message begins here: if this record holds all of it, it is read where it lies.
-        match self.message_len(fragment) {
-            Ok(Some(len)) if len <= self.fragment_left => match fragment.get(..len) {
-                Some(message) => Step::Stop(finish(message)),
-                None => Step::Stop(Progress::NeedMore),
-            },
-            Ok(None) if self.fragment_left >= HANDSHAKE_HEADER_LEN => Step::Stop(Progress::NeedMore),
-            Ok(_) => self.collect(fragment),
-            Err(stop) => Step::Stop(stop),
+    /// Where the message begins: if this record holds, or will hold, all of it, it is read where it lies.
+    fn read_in_place(&self, fragment: &[u8]) -> ControlFlow<Progress> {
+        match self.message_len(fragment)? {
+            Some(len) if len <= self.fragment_left => {
+                Break(fragment.get(..len).map_or(Progress::NeedMore, finish))
+            }
+            None if self.fragment_left >= HANDSHAKE_HEADER_LEN => Break(Progress::NeedMore),
+            _ => Continue(()),
         }
     }
 
-    /// Moves bytes of the current record to the message, as many as it still needs.
-    fn collect(&mut self, fragment: &[u8]) -> Step {
-        // Until the length is known, its bytes are all that is needed.
-        let wanted = match self.message_len(&self.collected) {
-            Ok(len) => len.unwrap_or(HANDSHAKE_HEADER_LEN),
-            Err(stop) => return Step::Stop(stop),
-        };
+    /// Moves bytes of the current record to the message, until that has `wanted` bytes.
+    fn collect(&mut self, fragment: &[u8], wanted: usize) -> ControlFlow<Progress> {
         let count = fragment.len().min(wanted.saturating_sub(self.collected.len()));
+        if count == 0 {
+            return Break(Progress::NeedMore);
+        }
         self.collected.extend(fragment.iter().take(count));
         self.position += count;
         self.fragment_left -= count;
-        match self.message_len(&self.collected) {
-            Ok(Some(len)) if self.collected.len() >= len => Step::Stop(finish(&self.collected)),
-            Ok(_) if count == 0 => Step::Stop(Progress::NeedMore),
-            Ok(_) => Step::Advanced,
-            Err(stop) => Step::Stop(stop),
-        }
+        Continue(())
     }
 
     /// The length of the message that begins with `bytes`, its header included, once that is known.
-    fn message_len(&self, bytes: &[u8]) -> Result<Option<usize>, Progress> {
+    fn message_len(&self, bytes: &[u8]) -> ControlFlow<Progress, Option<usize>> {
         if bytes.first().is_some_and(|&kind| kind != HANDSHAKE_CLIENT_HELLO) {
-            return Err(Progress::Malformed);
+            return Break(Progress::Malformed);
         }
-        let Some(&[_, a, b, c]) = bytes.first_chunk::<HANDSHAKE_HEADER_LEN>() else { return Ok(None) };
+        let Some(&[_, a, b, c]) = bytes.first_chunk::<HANDSHAKE_HEADER_LEN>() else { return Continue(None) };
         let body = u32::from_be_bytes([0, a, b, c]);
         match usize::try_from(body).ok().and_then(|body| body.checked_add(HANDSHAKE_HEADER_LEN)) {
-            Some(len) if len <= self.max_message => Ok(Some(len)),
-            _ => Err(Progress::TooLarge),
+            Some(len) if len <= self.max_message => Continue(Some(len)),
+            _ => Break(Progress::TooLarge),
         }
     }
-}
-
-enum Step {
-    /// Something was taken; there may be more to do.
-    Advanced,
-    Stop(Progress),
 }
 
 /// Reads a whole message.
