@@ -51,7 +51,7 @@ enum Look {
 struct Walk<'a> {
     rules: &'a Compiled,
     facts: &'a Facts,
-    /// What the `always` rule hangs on: an open atom of its own, which only accepting rules ask.
+    /// What the `always` rule hangs on: an open atom of its own, which denying rules do not ask.
     always: Option<Need>,
     possible: Worlds,
 }
@@ -113,12 +113,21 @@ impl Walk<'_> {
         asked.map(|(dim, _)| dim).filter(|dim| self.is_open(*dim))
     }
 
-    /// The entry matches for certain. An accepting verdict is only given once the destination is known to be an ordinary
-    /// one; a redirect dials nothing.
+    /// The entry matches for certain.
     fn end(&self, entry: &Entry) -> Decision {
-        match (entry.action, self.always) {
-            (Action::Accept, Some(need)) => Decision::Need(need),
-            (action, _) => Decision::Verdict(Verdict { action, rule: RuleId::Index(entry.index) }),
+        match self.always_for(entry.action) {
+            Some(need) => Decision::Need(need),
+            None => Decision::Verdict(Verdict { action: entry.action, rule: RuleId::Index(entry.index) }),
+        }
+    }
+
+    /// What an action needs for the `always` rule. An accepting verdict is only given once the destination is known to be
+    /// an ordinary one; a redirect dials nothing and does not wait for a name to be resolved.
+    fn always_for(&self, action: Action) -> Option<Need> {
+        match action {
+            Action::Accept => self.always,
+            Action::Redirect => self.always.filter(|need| *need != Need::Dest),
+            Action::Deny => None,
         }
     }
 
@@ -172,7 +181,7 @@ impl Walk<'_> {
             // It matches here; does what `need` obtains make it fail?
             if self.open(entry).any(|dim| dim.need() == need)
                 || !self.reach(worlds, need).without(entry.worlds).is_empty()
-                || entry.action == Action::Accept && self.always == Some(need)
+                || self.always_for(entry.action) == Some(need)
             {
                 return true;
             }

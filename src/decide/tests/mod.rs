@@ -216,6 +216,7 @@ fn destinations_that_are_not_known() {
     check("accept dns=.example.com", &with_hello(by_name(), "example.com"), DEST);
     check("deny dns=.a.example, dest=10.0.0.0/8; accept", &by_name(), FIRST_BYTES);
     check("deny dns=.a.example, dest=10.0.0.0/8; accept", &with_hello(by_name(), "b.example"), DEST);
+    check("deny protoL5=tls, dest=10.0.0.0/8; accept", &by_name(), FIRST_BYTES);
     // Here the first bytes are of no consequence, only the address is.
     check("deny protoL5=tls, dest=10.0.0.0/8; deny dest=10.0.0.0/8; accept", &by_name(), DEST);
     let nowhere = Facts { dest: Known::Absent, ..at_accept() };
