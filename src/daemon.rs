@@ -296,7 +296,6 @@ fn worker_count(plan: &Plan) -> usize {
 }
 
 fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
-    metrics.rules_loaded(plan.rules.len());
     let effective = Effective::of(plan.limits, descriptors);
     if effective.lowered {
         log::warn!(

@@ -57,6 +57,22 @@ pub enum DialError {
     Refused,
 }
 
+impl DialError {
+    /// Every kind, in the order of declaration.
+    pub const ALL: [DialError; 4] =
+        [DialError::Unreachable, DialError::Other, DialError::TimedOut, DialError::Refused];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DialError::Unreachable => "unreachable",
+            DialError::Other => "other",
+            DialError::TimedOut => "timeout",
+            DialError::Refused => "refused",
+        }
+    }
+}
+
 impl From<&io::Error> for DialError {
     fn from(error: &io::Error) -> Self {
         match error.kind() {

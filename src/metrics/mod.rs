@@ -21,6 +21,7 @@ use rules::Rules;
 pub use server::{Server, serve};
 
 use crate::config::Mode;
+use crate::connect::dial::DialError;
 use crate::decide::{Action, L4, L5, RuleId, Verdict};
 use crate::session::CloseReason;
 use crate::sys::time;
@@ -48,49 +49,6 @@ pub struct Metrics {
     dns_answers: Counter,
     dns_failures: Counter,
     refused: [Counter; Limit::ALL.len()],
-}
-
-/// Why an address could not be connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialError {
-    /// The server answered with a reset.
-    Refused,
-    /// There is no way to it.
-    Unreachable,
-    /// No answer in time.
-    Timeout,
-    /// Anything else.
-    Other,
-}
-
-impl DialError {
-    /// Every kind, in the order of declaration.
-    pub const ALL: [DialError; 4] =
-        [DialError::Refused, DialError::Unreachable, DialError::Timeout, DialError::Other];
-
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DialError::Refused => "refused",
-            DialError::Unreachable => "unreachable",
-            DialError::Timeout => "timeout",
-            DialError::Other => "other",
-        }
-    }
-}
-
-impl From<&std::io::Error> for DialError {
-    fn from(error: &std::io::Error) -> Self {
-        use std::io::ErrorKind;
-        match error.kind() {
-            ErrorKind::ConnectionRefused => DialError::Refused,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
-                DialError::Unreachable
-            }
-            ErrorKind::TimedOut => DialError::Timeout,
-            _ => DialError::Other,
-        }
-    }
 }
 
 /// Which limit a connection was refused by.
@@ -336,18 +294,5 @@ mod tests {
         ] {
             assert_eq!(TLS_VERSIONS[tls_version_index(code.map(Version))], label);
         }
-    }
-
-    #[test]
-    fn errors_of_connecting_have_kinds() {
-        use std::io::ErrorKind;
-        let check = |kind: ErrorKind, want| {
-            assert_eq!(DialError::from(&std::io::Error::from(kind)), want, "{kind}");
-        };
-        check(ErrorKind::ConnectionRefused, DialError::Refused);
-        check(ErrorKind::HostUnreachable, DialError::Unreachable);
-        check(ErrorKind::NetworkUnreachable, DialError::Unreachable);
-        check(ErrorKind::TimedOut, DialError::Timeout);
-        check(ErrorKind::PermissionDenied, DialError::Other);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{ACTIONS, DialError, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
+use crate::connect::dial::DialError;
+use super::{ACTIONS, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
 use crate::decide::RuleId;
 use crate::session::CloseReason;
 use crate::sys::limits;
@@ -213,7 +214,7 @@ mod tests {
             Verdict { action: Action::Redirect, rule: RuleId::Incomplete },
             Some("::ffff:1.2.3.4".parse().unwrap()),
         );
-        metrics.dial_error(DialError::Timeout);
+        metrics.dial_error(DialError::TimedOut);
         metrics.connection_refused(Limit::PerSource);
         metrics.dns_lookup();
         metrics.dns_answer();

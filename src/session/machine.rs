@@ -13,13 +13,10 @@ use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::decide::Verdict;
-use crate::identify::tcp::Identifier;
+use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome};
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::{Parse, proxy_protocol};
-
-/// Bytes read before the verdict: a ClientHello of 64 KiB in records of one byte each, six bytes a record.
-pub const MAX_PRELUDE: usize = 6 * crate::identify::tcp::MAX_HELLO + 4096;
 
 /// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
 const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -183,10 +180,13 @@ impl Session {
     /// The time given with the last [`Step::Read`] has passed.
     pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
-            State::FirstBytes if self.has_begun() && env.now < self.whole_by() => {
-                Step::Read { until: self.whole_by() }
+            State::FirstBytes => {
+                let whole_by = self.whole_by();
+                if env.now < whole_by && self.has_begun() {
+                    return Step::Read { until: whole_by };
+                }
+                self.out_of_bytes(env)
             }
-            State::FirstBytes => self.out_of_bytes(env),
             State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
                 self.close(CloseReason::Idle)
             }
