@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, LoadOptions, Loaded, Problems};
 use crate::daemon;
 use crate::decide::why;
 
@@ -43,20 +43,18 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let source = Source::of(given.opt_str("config"));
-    let mut loaded = match source.load() {
+    let options = LoadOptions { debug: given.opt_present("debug") };
+    let loaded = match source.load(options) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    if given.opt_present("debug") {
-        loaded.plan.log.debug = true;
-    }
     if let Some(facts) = given.opt_str("why") {
         return explain(&loaded, &facts);
     }
     if given.opt_present("validate") {
         return validate(&loaded);
     }
-    match daemon::run(source, loaded, given.opt_present("debug")) {
+    match daemon::run(source, options, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -84,14 +82,14 @@ impl Source {
         }
     }
 
-    /// Reads and compiles it.
+    /// Reads and compiles it; `options` is what the command line adds.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn load(&self) -> Result<Loaded, Problems> {
+    pub fn load(&self, options: LoadOptions) -> Result<Loaded, Problems> {
         match self {
-            Source::File(path) => config::load_file(path),
-            Source::Embedded => config::load_default(),
+            Source::File(path) => config::load_file(path, options),
+            Source::Embedded => config::load_default(options),
         }
     }
 }

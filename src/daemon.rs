@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::cli::Source;
-use crate::config::{Loaded, Mode, Plan};
+use crate::config::{LoadOptions, Loaded, Mode, Plan};
 use crate::decide::rules::Locals;
 use crate::engine::{self, Admission, Command, Effective, Handle, Shared, resolver};
 use crate::logging;
@@ -24,7 +24,7 @@ use crate::sys::{limits, time};
 ///
 /// # Errors
 /// Why it cannot run, as one line for a person.
-pub fn run(source: Source, loaded: Loaded, debug: bool) -> Result<(), String> {
+pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), String> {
     time::init_time_zone();
     let plan = Arc::new(loaded.plan);
     logging::init(&plan.log);
@@ -86,7 +86,7 @@ pub fn run(source: Source, loaded: Loaded, debug: bool) -> Result<(), String> {
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon {
         source,
-        debug,
+        options,
         descriptors,
         workers: handles,
         shared,
@@ -143,7 +143,7 @@ fn locals_with(plan: &Plan, addrs: Vec<IpAddr>) -> Locals {
 
 struct Daemon {
     source: Source,
-    debug: bool,
+    options: LoadOptions,
     descriptors: u64,
     workers: Vec<Handle>,
     shared: Arc<Shared>,
@@ -182,8 +182,7 @@ impl Daemon {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let mut loaded = self.source.load().map_err(|problems| problems.to_string())?;
-        loaded.plan.log.debug |= self.debug;
+        let loaded = self.source.load(self.options).map_err(|problems| problems.to_string())?;
         let plan = Arc::new(loaded.plan);
         let bindings = engine::diff(&plan.listeners, &self.plan.listeners, self.workers.len())?;
         #[cfg(feature = "metrics")]

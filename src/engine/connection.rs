@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Registry, Token};
+use mio::{Interest, Registry, Token};
 
 use super::dialling::{Dialling, Standing};
 use super::reporter::{Life, Reporter};
@@ -142,6 +142,10 @@ impl Connection {
 
     /// Begins the session.
     pub fn start(&mut self, key: usize, mut session: Box<Session>, wish: Wish, tools: &mut Tools<'_>) -> Fate {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if tools.registry.register(&mut self.client.stream, Token(key * ROLES), interest).is_err() {
+            return self.finish(key, CloseReason::OutOfResources, Wire::Reset, tools);
+        }
         let step = with_env(tools, |env| session.start(wish, env));
         self.carry_out(key, session, step, tools)
     }

@@ -79,6 +79,10 @@ impl Life {
 
     /// The session has come to a verdict, or to an end without one.
     pub fn open(&mut self, session: &Session) {
+        if self.rule.is_some() && session.facts().port.is_unknown() {
+            // Between two requests: the last one says more.
+            return;
+        }
         self.client = session.client();
         self.dest = session.destination();
         self.name = session.name_as_sent().map(|name| name.into());

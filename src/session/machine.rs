@@ -168,7 +168,8 @@ impl Session {
     pub fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
         if self.prelude.is_empty() {
-            return self.close(CloseReason::ClientGone);
+            let served = self.state == State::RequestHead && self.verdict.is_some();
+            return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
