@@ -13,7 +13,7 @@ const MAX_NAMES: usize = 100_000;
 const MAX_ADDRESSES: usize = 32;
 
 /// A hosts file as a map.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     names: HashMap<Box<str>, Arc<[IpAddr]>>,
 }
