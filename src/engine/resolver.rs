@@ -257,6 +257,12 @@ impl Driver {
                         self.resolver.exchange_failed(exchange, Instant::now());
                     }
                 }
+                Action::Resend { exchange, message } => {
+                    if self.sockets.resend(exchange, &message).is_err() {
+                        self.sockets.close(exchange);
+                        self.resolver.exchange_failed(exchange, Instant::now());
+                    }
+                }
                 Action::Close { exchange } => self.sockets.close(exchange),
                 Action::AskSystem { name } => {
                     if !self.system.ask(name.clone()) {

@@ -43,6 +43,8 @@ pub const ABSENT_TTL: Duration = Duration::from_secs(10);
 pub const FAILED_TTL: Duration = Duration::from_secs(5);
 /// Time that an address from the hosts file is good before the file is looked at again.
 pub const HOSTS_TTL: Duration = Duration::from_secs(5);
+/// Time that IPv4 addresses are good which were given out without waiting for IPv6 any longer.
+pub const PARTIAL_TTL: Duration = Duration::from_secs(5);
 /// Time that the system's answer is kept: it does not say how long it is good.
 pub const SYSTEM_TTL: Duration = Duration::from_secs(60);
 /// Time that IPv6 addresses may come after the IPv4 ones (RFC 8305 §3).
@@ -102,6 +104,13 @@ pub enum Action {
         /// Without TCP's length prefix.
         message: Vec<u8>,
     },
+    /// Send `message` from the same socket once more.
+    Resend {
+        /// Which.
+        exchange: ExchangeId,
+        /// As before.
+        message: Vec<u8>,
+    },
     /// Close the socket.
     Close {
         /// Which.
@@ -127,11 +136,11 @@ pub struct Counts {
     pub joined: u32,
     /// Of these, failed at [`MAX_LOOKUPS`] or [`MAX_WAITERS`].
     pub limited: u32,
-    /// Messages sent to nameservers.
+    /// Messages sent to nameservers, those sent once more included.
     pub queries: u32,
-    /// Of these, not answered in time.
+    /// Servers that did not answer in time.
     pub timeouts: u32,
-    /// Of these, ended by an error of the network or of the server.
+    /// Servers that could not be reached or could not say.
     pub errors: u32,
     /// Questions put to the system's resolver.
     pub system: u32,

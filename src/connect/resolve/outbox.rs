@@ -80,6 +80,11 @@ impl Outbox {
         exchange
     }
 
+    pub(super) fn resend(&mut self, exchange: ExchangeId, message: Vec<u8>) {
+        self.count(|c| &mut c.queries);
+        self.actions.push_back(Action::Resend { exchange, message });
+    }
+
     pub(super) fn close(&mut self, exchange: ExchangeId) {
         if self.places.remove(&exchange).is_some() {
             self.actions.push_back(Action::Close { exchange });

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::cache::Entry;
 use super::outbox::{ExchangeId, Outbox, Transport};
 use super::{
-    ABSENT_TTL, FAILED_TTL, LookupId, MAX_ABSENT_TTL, MAX_NAMESERVERS, MAX_TTL, MIN_TTL, RESOLUTION_DELAY,
-    ResolveError, Settings, ipv6_first,
+    ABSENT_TTL, FAILED_TTL, LookupId, MAX_ABSENT_TTL, MAX_NAMESERVERS, MAX_TTL, MIN_TTL, PARTIAL_TTL,
+    RESOLUTION_DELAY, ResolveError, Settings, ipv6_first,
 };
 use crate::wire::dns::{self, AnswerError};
 
@@ -59,6 +59,8 @@ struct Exchange {
     server: usize,
     transport: Transport,
     query_id: u16,
+    /// When the datagram is taken for lost and sent once more (RFC 1035 §4.2.1): at half of the server's time.
+    resend_at: Option<Instant>,
     deadline: Instant,
 }
 
@@ -141,9 +143,16 @@ impl Pair {
     /// Acts on servers that were silent for too long.
     pub(super) fn expire(&mut self, now: Instant, outbox: &mut Outbox) {
         for family in [Family::V6, Family::V4] {
-            if self.question(family).deadline().is_some_and(|at| at <= now) {
+            let name = self.name.clone();
+            let Question::Asking(exchange) = self.question(family) else { continue };
+            if exchange.deadline <= now {
                 outbox.count(|c| &mut c.timeouts);
                 self.next_server(family, now, outbox);
+            } else if exchange.resend_at.is_some_and(|at| at <= now) {
+                exchange.resend_at = None;
+                if let Some(message) = dns::encode_query(exchange.query_id, &name, family.qtype()) {
+                    outbox.resend(exchange.id, message);
+                }
             }
         }
     }
@@ -170,7 +179,8 @@ impl Pair {
             }
             (Asking(_), Found { addrs, valid_until }) => {
                 let settled = self.settle_at.is_some_and(|at| at <= now);
-                let entry = Entry { result: Ok(ipv6_first(addrs.clone())), valid_until: *valid_until };
+                let valid_until = (*valid_until).min(now + PARTIAL_TTL);
+                let entry = Entry { result: Ok(ipv6_first(addrs.clone())), valid_until };
                 return if settled { Progress::Partial(entry) } else { Progress::Pending };
             }
             (Absent { .. } | Failed { .. }, Found { addrs, valid_until })
@@ -226,7 +236,9 @@ impl Pair {
         let query_id = outbox.query_id();
         let Some(message) = dns::encode_query(query_id, &self.name, family.qtype()) else { return failed };
         let id = outbox.open((self.id, family), addr, transport, message);
-        Question::Asking(Exchange { id, server, transport, query_id, deadline: now + self.settings.timeout })
+        let timeout = self.settings.timeout;
+        let resend_at = (transport == Transport::Udp).then_some(now + timeout / 2);
+        Question::Asking(Exchange { id, server, transport, query_id, resend_at, deadline: now + timeout })
     }
 
     /// The one place where a question changes.
@@ -246,7 +258,7 @@ impl Pair {
 impl Question {
     fn deadline(&self) -> Option<Instant> {
         match self {
-            Question::Asking(exchange) => Some(exchange.deadline),
+            Question::Asking(exchange) => Some(exchange.resend_at.unwrap_or(exchange.deadline)),
             Question::Found { .. } | Question::Absent { .. } | Question::Failed { .. } => None,
         }
     }

@@ -22,6 +22,8 @@ struct Net {
     open: Vec<Open>,
     /// Queries sent so far, also those answered.
     sent: usize,
+    /// Queries sent once more.
+    resent: usize,
     answers: Vec<Answer>,
     system: Vec<Arc<str>>,
     askers: usize,
@@ -49,6 +51,7 @@ impl Net {
             now: Instant::now(),
             open: Vec::new(),
             sent: 0,
+            resent: 0,
             answers: Vec::new(),
             system: Vec::new(),
             askers: 0,
@@ -61,6 +64,11 @@ impl Net {
                 Action::Open { exchange, server, transport, message } => {
                     self.sent += 1;
                     self.open.push(Open { exchange, server, transport, message });
+                }
+                Action::Resend { exchange, message } => {
+                    let open = self.open.iter().find(|o| o.exchange == exchange).expect("open");
+                    assert_eq!((open.transport, &open.message), (Transport::Udp, &message));
+                    self.resent += 1;
                 }
                 Action::Close { exchange } => {
                     let at = self.open.iter().position(|o| o.exchange == exchange).expect("open");
@@ -173,7 +181,7 @@ fn slow_ipv6_is_not_waited_for_but_comes_into_the_cache() {
     net.pass(ms(49));
     assert!(net.answers.is_empty());
     net.pass(ms(1));
-    assert_eq!(net.answer().0, "192.0.2.1");
+    net.expect("192.0.2.1", PARTIAL_TTL.as_secs());
     net.pass(ms(500));
     net.reply(TYPE_AAAA, &Reply::addrs(&["2001:db8::1"], 60));
     assert!(net.answers.is_empty());
@@ -279,6 +287,20 @@ fn a_silent_server_has_its_time_then_the_next() {
     net.pass(FAILED_TTL);
     net.ask("example.com");
     assert_eq!(net.open.len(), 2);
+}
+
+#[test]
+fn a_lost_datagram_is_sent_once_more() {
+    let mut net = Net::new(1);
+    net.ask("example.com");
+    net.pass(TIMEOUT / 2 - ms(1));
+    assert_eq!(net.resent, 0);
+    net.pass(ms(1));
+    assert_eq!(net.resent, 2);
+    net.pass(ms(10));
+    net.reply_both(&Reply::addrs(&["192.0.2.1"], 60));
+    assert_eq!(net.answer().0, "192.0.2.1");
+    assert_eq!((net.sent, net.resent), (2, 2));
 }
 
 #[test]

@@ -84,6 +84,15 @@ impl Sockets {
         Ok(())
     }
 
+    /// Sends the datagram of an open exchange once more.
+    pub(super) fn resend(&mut self, exchange: ExchangeId, message: &[u8]) -> io::Result<()> {
+        match self.open.get(&Token(exchange.number())) {
+            Some((_, Socket::Udp { socket, .. })) => socket.send(message).map(drop),
+            // TCP does so by itself.
+            Some((_, Socket::Tcp { .. })) | None => Ok(()),
+        }
+    }
+
     pub(super) fn close(&mut self, exchange: ExchangeId) {
         self.open.remove(&Token(exchange.number()));
     }

@@ -10,7 +10,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// For servers that answer: too long to be mistaken for an answer.
 const PATIENT: Duration = Duration::from_secs(15);
 /// For servers that don't.
-const IMPATIENT: Duration = Duration::from_millis(200);
+const IMPATIENT: Duration = Duration::from_millis(500);
 
 const SERVFAIL: u16 = 2;
 const NXDOMAIN: u16 = 3;
@@ -165,9 +165,22 @@ fn after_a_silent_server_the_next_is_asked() {
     let (first, second) = (Server::silent(), Server::with(good()));
     let client = Client::new(&[first.addr, second.addr], IMPATIENT);
     assert_eq!(client.resolve("example.com"), GOOD);
-    assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
+    assert!(first.asked().len() >= 2 && second.asked().len() >= 2);
     let client = Client::new(&[first.addr], IMPATIENT);
     assert_eq!(client.resolve("example.com"), "Failed");
+}
+
+#[test]
+fn a_lost_datagram_costs_half_of_the_servers_time() {
+    let count = AtomicU32::new(0);
+    let server = Server::start(move |query, _| {
+        let lost = count.fetch_add(1, Ordering::Relaxed) < 2;
+        if lost { Vec::new() } else { vec![good().to(query)] }
+    });
+    assert_eq!(Client::new(&[server.addr], Duration::from_secs(2)).resolve("example.com"), GOOD);
+    let asked = server.asked();
+    assert_eq!(asked.len(), 4);
+    assert_eq!(asked[0], asked[2], "from the same port with the same id");
 }
 
 #[test]
