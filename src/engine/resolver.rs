@@ -21,6 +21,7 @@ use crate::connect::resolve::system::{Found, SystemResolver};
 use crate::connect::resolve::{Action, Resolver, Settings};
 pub use crate::connect::resolve::{Answer, Asker, Counts, ResolveError};
 use crate::sys::socket::Outgoing;
+use crate::wire::dns::MAX_NAME_TEXT;
 use hosts_file::HostsFile;
 use sockets::{Next, Sockets};
 
@@ -107,8 +108,12 @@ fn start_with_hosts(
 impl ResolverHandle {
     /// Asks for the addresses of `name`; the answer is delivered with `asker` in it.
     ///
-    /// Fails, without an answer later, if too many lookups are on their way to the thread.
+    /// Fails, without an answer later, if too many lookups are on their way to the thread or nothing can have so long a
+    /// name.
     pub fn lookup(&self, name: &str, asker: Asker) -> Result<(), ResolveError> {
+        if name.len() > MAX_NAME_TEXT + 1 {
+            return Err(ResolveError::NotFound);
+        }
         let request = Request::Lookup { name: name.into(), asker };
         let requests = self.inner.requests.as_ref().ok_or(ResolveError::Failed)?;
         requests.try_send(request).map_err(|_| ResolveError::Failed)?;

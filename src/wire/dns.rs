@@ -7,6 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::cursor::Cursor;
 
+/// Characters of the longest name, without a last dot: what a name takes on the wire (RFC 1035 §2.3.4) without the first
+/// length and the root's zero.
+pub const MAX_NAME_TEXT: usize = MAX_NAME - 2;
 /// Type of IPv4 addresses (RFC 1035 §3.2.2).
 pub const TYPE_A: u16 = 1;
 /// Type of IPv6 addresses (RFC 3596).

@@ -186,6 +186,22 @@ fn late_and_unknown_news_is_ignored() {
 }
 
 #[test]
+fn a_connection_in_the_last_moment_counts_and_leaves_nothing_open() {
+    let now = Instant::now();
+    let addrs = (1..=3).map(|n| SocketAddr::from(([192, 0, 2, n], 80))).collect();
+    let mut dialer = Dialer::new(addrs, 2, CONNECT);
+    let mut started = Vec::new();
+    for n in 0..3 {
+        let Dial::Start { attempt, .. } = dialer.poll(now + ATTEMPT_DELAY * n) else { panic!() };
+        started.push(attempt);
+    }
+    // The round is over, the first attempt was given up; then the last one stands.
+    assert_eq!(dialer.poll(now + CONNECT), Dial::Abandon { attempt: started[0] });
+    assert_eq!(dialer.connected(started[2]), [started[1]]);
+    assert!(matches!(dialer.poll(now + CONNECT), Dial::Failed(_)), "no further round");
+}
+
+#[test]
 fn nothing_to_dial() {
     assert_eq!(Dialer::new(Vec::new(), 3, CONNECT).poll(Instant::now()), Dial::Failed(DialError::Other));
 }

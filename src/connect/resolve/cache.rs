@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ResolveError;
+use crate::wire::dns::MAX_NAME_TEXT;
 
 /// What is known of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +51,13 @@ impl AnswerCache {
         Some(entry)
     }
 
-    /// Keeps an answer instead of what was known before.
+    /// Keeps an answer instead of what was known before. Nothing is kept under what is too long for a name: its size
+    /// would be the client's choice.
     pub fn insert(&mut self, name: &str, entry: Entry) {
         let name = canonical(name);
+        if name.len() > MAX_NAME_TEXT {
+            return;
+        }
         self.old.remove(&*name);
         self.put(name.into(), entry);
     }
@@ -105,6 +110,16 @@ mod tests {
         assert_eq!(cache.get("EXAMPLE.com.", now), Some(entry(later)));
         assert_eq!(cache.get("example.org", now), None);
         assert_eq!(cache.get("example.com", later), None);
+    }
+
+    #[test]
+    fn an_overlong_name_is_not_kept() {
+        let now = Instant::now();
+        let mut cache = AnswerCache::new(10);
+        for length in [MAX_NAME_TEXT, MAX_NAME_TEXT + 1] {
+            cache.insert(&"a".repeat(length), entry(now));
+            assert_eq!(cache.len(), 1);
+        }
     }
 
     #[test]

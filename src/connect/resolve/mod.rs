@@ -309,7 +309,7 @@ impl Resolver {
     /// has.
     fn local(&mut self, name: &str, now: Instant) -> Option<Entry> {
         if let Ok(addr) = name.parse::<IpAddr>() {
-            return Some(Entry { result: Ok(Arc::from([addr])), valid_until: now + MAX_TTL });
+            return Some(Entry { result: Ok(ipv6_first(vec![addr])), valid_until: now + MAX_TTL });
         }
         if name == "localhost" || name.ends_with(".localhost") {
             let addrs: Arc<[IpAddr]> = Arc::from([Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);

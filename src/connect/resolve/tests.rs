@@ -149,6 +149,7 @@ fn what_needs_no_question() {
     }
     check("198.51.100.7", "198.51.100.7");
     check("2001:db8::7", "2001:db8::7");
+    check("::ffff:192.0.2.7", "192.0.2.7");
     check("localhost", "::1 127.0.0.1");
     check("LocalHost.", "::1 127.0.0.1");
     check("a.localhost", "::1 127.0.0.1");
@@ -188,6 +189,26 @@ fn slow_ipv6_is_not_waited_for_but_comes_into_the_cache() {
     net.ask("example.com");
     assert_eq!(net.answer().0, "2001:db8::1 192.0.2.1");
     assert_eq!(net.sent, 2);
+}
+
+#[test]
+fn ipv6_that_never_comes_stands_in_nobodys_way() {
+    let mut net = Net::new(8);
+    net.ask("example.com");
+    net.reply(TYPE_A, &Reply::addrs(&["192.0.2.1"], 60));
+    net.pass(RESOLUTION_DELAY + PARTIAL_TTL);
+    assert_eq!(net.answers.pop().unwrap().result, Ok(Arc::from(["192.0.2.1".parse().unwrap()])));
+    // The first lookup is still at it for the cache; the next asker has a lookup of their own.
+    assert_eq!(net.open.len(), 1);
+    let sent = net.sent;
+    net.ask("example.com");
+    assert_eq!(net.sent, sent + 2);
+    net.reply(TYPE_A, &Reply::addrs(&["192.0.2.2"], 60));
+    net.pass(RESOLUTION_DELAY);
+    net.expect("192.0.2.2", PARTIAL_TTL.as_secs());
+    net.pass(TIMEOUT * 8);
+    assert!(net.open.is_empty());
+    assert_eq!(net.resolver.next_timeout(), None);
 }
 
 #[test]

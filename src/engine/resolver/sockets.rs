@@ -118,7 +118,7 @@ impl Socket {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
         match self {
             Socket::Udp { socket, datagrams_left } => {
-                *datagrams_left = *datagrams_left;
+                *datagrams_left = datagrams_left.checked_sub(1).ok_or(io::ErrorKind::InvalidData)?;
                 let length = socket.recv(buffer)?;
                 Ok(buffer.get(..length).unwrap_or_default().to_vec())
             }

@@ -107,14 +107,14 @@ struct Client {
 
 impl Client {
     fn new(nameservers: &[SocketAddr], timeout: Duration) -> Self {
+        Client::with_hosts(nameservers, timeout, Path::new("/nonexistent/hosts"))
+    }
+
+    fn with_hosts(nameservers: &[SocketAddr], timeout: Duration, hosts: &Path) -> Self {
         let config =
             ResolverConfig { nameservers: nameservers.to_vec(), timeout, outgoing: Outgoing::default() };
         let (deliver, answers) = mpsc::channel();
-        let handle = start_with_hosts(
-            config,
-            Box::new(move |answer| drop(deliver.send(answer))),
-            Path::new("/nonexistent/hosts"),
-        );
+        let handle = start_with_hosts(config, Box::new(move |answer| drop(deliver.send(answer))), hosts);
         Client { handle: handle.unwrap(), answers }
     }
 
@@ -326,6 +326,25 @@ fn new_settings_and_no_nameservers() {
     client.handle.reconfigure(config(Vec::new()));
     assert_eq!(client.resolve("127.1"), "127.0.0.1");
     assert_eq!(client.handle.counts().system, 1);
+}
+
+#[test]
+fn the_hosts_file_comes_before_the_nameservers() {
+    let path = std::env::temp_dir().join(format!("calamary-resolver-hosts-{}", std::process::id()));
+    std::fs::write(&path, "192.0.2.77 nas.lan nas # the box\n").unwrap();
+    let server = Server::with(good());
+    let client = Client::with_hosts(&[server.addr], PATIENT, &path);
+    assert_eq!(client.resolve("NAS.lan"), "192.0.2.77");
+    assert!(server.asked().is_empty());
+    assert_eq!(client.resolve("box.lan"), GOOD);
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn an_overlong_name_does_not_even_get_to_the_thread() {
+    let client = Client::new(&[closed_port()], PATIENT);
+    let asker = Asker { worker: 0, token: 0 };
+    assert_eq!(client.handle.lookup(&"a".repeat(1000), asker), Err(ResolveError::NotFound));
 }
 
 #[test]

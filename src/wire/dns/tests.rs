@@ -164,7 +164,8 @@ fn what_is_no_answer() {
     check(&good[..11], AnswerError::NotOurs);
     check(&answer(0, [2, 0], &[ALIAS, LOOP]), AnswerError::Malformed);
     check(&answer(0, [1, 0], &[b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x03\xc0\0\x02"]), AnswerError::Malformed);
-    check(&answer(0, [1, 0], &[b"\xc0\x0c\0\x05\0\x01\0\0\0\x01\0\x03\xc0\x0c\0"]), AnswerError::Malformed);
+    // A byte behind the name that the alias leads to.
+    check(&answer(0, [1, 0], &[b"\xc0\x0c\0\x05\0\x01\0\0\0\x01\0\x03\xc0\x10\0"]), AnswerError::Malformed);
     check(
         &answer(0, [1, 0], &[b"\xc0\x21\0\x01\0\x01\0\0\0\x01\0\x04\xc0\0\x02\x01"]),
         AnswerError::Malformed,
@@ -215,4 +216,31 @@ fn hostile_counts_and_pointers_cost_little() {
         bytes.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01");
     }
     assert_eq!(read(&bytes).map(|a| a.addrs.len()), Ok(MAX_ADDRESSES));
+}
+
+#[test]
+fn pointers_lead_backwards_and_have_an_end() {
+    // Behind the question, records whose owners each point to the owner before.
+    let chain = |length: usize| {
+        let mut bytes = answer(0, [length as u16, 0], &[]);
+        let mut target = HEADER_LEN;
+        for _ in 0..length {
+            let start = bytes.len();
+            bytes.extend((0xc000 | target as u16).to_be_bytes());
+            bytes.extend(b"\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+            target = start;
+        }
+        read(&bytes).map(|a| a.addrs.len())
+    };
+    assert_eq!(chain(MAX_POINTERS), Ok(MAX_POINTERS));
+    assert_eq!(chain(MAX_POINTERS + 1), Err(AnswerError::Malformed));
+}
+
+#[test]
+fn a_list_too_long_says_nothing_about_absence() {
+    let mut records = vec![OTHER; MAX_RECORDS];
+    records.push(SOA);
+    let ttl_secs = |answers| read(&answer(0, [answers, 1], &records)).map(|a| a.ttl_secs);
+    assert_eq!(ttl_secs(MAX_RECORDS as u16), Ok(Some(300)));
+    assert_eq!(ttl_secs(MAX_RECORDS as u16 + 1), Ok(None));
 }
