@@ -368,7 +368,9 @@ impl Connection {
             let result = entry.result.map(|addrs| addrs.to_vec());
             return self.take_answer(key, session, result, tools);
         }
-        tools.shared.resolver.lookup(&name, Asker { worker: tools.worker, token: key });
+        if let Err(error) = tools.shared.resolver.lookup(&name, Asker { worker: tools.worker, token: key }) {
+            return self.take_answer(key, session, Err(error), tools);
+        }
         // The resolver keeps its own time; this is for the case that its thread does not answer at all.
         let servers = u32::try_from(tools.plan.nameservers.len()).unwrap_or(u32::MAX);
         let longest = session.plan().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));

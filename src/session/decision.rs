@@ -119,9 +119,9 @@ impl Session {
             }
             (Wish::Name { host, port }, Target::Auto | Target::Name) => match &self.facts.name {
                 Known::Is(name) => DialTarget::Name(name.clone(), *port),
-                Known::Unknown | Known::Absent => DialTarget::Name(host.clone(), *port),
+                Known::Unknown | Known::Absent => DialTarget::Name(without_root(host), *port),
             },
-            (Wish::Name { host, port }, Target::Original) => DialTarget::Name(host.clone(), *port),
+            (Wish::Name { host, port }, Target::Original) => DialTarget::Name(without_root(host), *port),
             (Wish::Lost, Target::Original) => DialTarget::Nowhere,
             (Wish::Lost, Target::Auto | Target::Name) => match self.facts.port {
                 Known::Is(port) => self.named_target(port).unwrap_or(DialTarget::Nowhere),
@@ -242,4 +242,9 @@ impl Session {
         self.verdict = Some(verdict);
         env.report.verdict(self, verdict);
     }
+}
+
+/// A name without the dot of the root, as the resolver gives it back.
+fn without_root(name: &str) -> Box<str> {
+    name.strip_suffix('.').unwrap_or(name).into()
 }
