@@ -82,7 +82,7 @@ pub fn explain(rules: &Ruleset, facts: &Facts, locals: &Locals) -> Explanation {
     let mut lines = vec![always_line(always, facts)];
     let mut reached = lines.iter().all(|line| line.outcome != Outcome::Match);
     let mut asked = None;
-    for (index, spec) in (0..).zip(rules.specs()) {
+    for (index, spec) in (0..u16::MAX).zip(rules.specs()) {
         let (rule, action) = (RuleId::Index(index), Some(spec.action));
         if !reached {
             lines.push(Line { rule, action, outcome: Outcome::NotReached, findings: Vec::new() });
