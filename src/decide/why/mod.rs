@@ -79,7 +79,7 @@ impl Explanation {
 pub fn explain(rules: &Ruleset, facts: &Facts, locals: &Locals) -> Explanation {
     let always = always(facts, locals);
     let decision = rules.decide(facts, locals);
-    let mut lines = vec![always_line(always, facts)];
+    let mut lines = vec![always_line(always, facts, locals)];
     let mut reached = lines.iter().all(|line| line.outcome != Outcome::Match);
     let mut asked = None;
     for (index, spec) in (0..u16::MAX).zip(rules.specs()) {
@@ -101,9 +101,12 @@ pub fn explain(rules: &Ruleset, facts: &Facts, locals: &Locals) -> Explanation {
     Explanation { lines, decision, hangs_on, remark }
 }
 
-fn always_line(always: Always, facts: &Facts) -> Line {
+fn always_line(always: Always, facts: &Facts, locals: &Locals) -> Line {
     let dest = facts.dest.is().map_or(String::from("dest"), |dest| format!("dest {dest}"));
     let (outcome, text) = match always {
+        Always::Pass if locals.allow_local => {
+            (Outcome::NoMatch, format!("{dest} is not refused with allowLocal"))
+        }
         Always::Pass => (Outcome::NoMatch, format!("{dest} is not a local address")),
         Always::Refuse(why @ Refused::Nowhere) => (Outcome::Match, why.as_str().to_owned()),
         Always::Refuse(why) => (Outcome::Match, format!("{dest} {}", why.as_str())),
