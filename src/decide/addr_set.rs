@@ -163,4 +163,25 @@ mod tests {
         check("2001:db8::1", Some(1));
         check("8.0.0.1", None);
     }
+
+    #[test]
+    fn agrees_with_the_prefixes_one_by_one() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 16
+        };
+        for _ in 0..200 {
+            // All within few bits, so that they nest and touch.
+            let net = |random: &mut dyn FnMut() -> u32| {
+                let addr = std::net::Ipv4Addr::from_bits(random() % 64);
+                IpNet::new(addr.into(), u8::try_from(26 + random() % 7).unwrap()).unwrap()
+            };
+            let nets: Vec<IpNet> = (0..random() % 12).map(|_| net(&mut random)).collect();
+            let set = AddrSet::new(nets.iter().copied());
+            for addr in (0..66).map(|bits| IpAddr::from(std::net::Ipv4Addr::from_bits(bits))) {
+                assert_eq!(set.contains(addr), nets.iter().any(|net| net.contains(&addr)), "{nets:?} {addr}");
+            }
+        }
+    }
 }

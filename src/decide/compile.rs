@@ -116,15 +116,16 @@ impl Compiler {
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
         }
-        let is_empty = match dim {
-            Dim::Src | Dim::Dest => {
-                push(&mut self.out.addrs, addr_predicate(dim, fields), AddrPredicate::is_empty)
-            }
-            Dim::Port | Dim::Sport => {
-                push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
-            }
-            Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
-        };
+        let is_empty = key.contradicts_itself()
+            || match dim {
+                Dim::Src | Dim::Dest => {
+                    push(&mut self.out.addrs, addr_predicate(dim, fields), AddrPredicate::is_empty)
+                }
+                Dim::Port | Dim::Sport => {
+                    push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
+                }
+                Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
+            };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
         known.insert(key, atom);

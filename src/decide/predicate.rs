@@ -204,7 +204,7 @@ impl NamePredicate {
     }
 
     /// Whether a field has nothing that could match: neither `none` nor a name. What the negated names leave over of the
-    /// positive ones is not looked at.
+    /// positive ones is not looked at; see [`Key::contradicts_itself`].
     pub(super) fn is_empty(&self) -> bool {
         !self.matches(None) && self.fields.iter().any(|f| f.any_positive && !f.positive.has_names())
     }
@@ -247,6 +247,15 @@ impl Key {
             NameValue::Pattern(pattern) => KeyValue::Pattern(pattern.clone()),
             NameValue::List(list) => KeyValue::List(Arc::as_ptr(list).addr()),
         });
+    }
+
+    /// Whether every positive value of a field stands there negated, too.
+    pub(super) fn contradicts_itself(&self) -> bool {
+        self.0.iter().any(|field| {
+            let mut positive = field.iter().filter(|(negated, _)| !negated).peekable();
+            positive.peek().is_some()
+                && positive.all(|(_, value)| field.iter().any(|(negated, other)| *negated && other == value))
+        })
     }
 
     fn add<T>(&mut self, terms: &[Term<T>], value: impl Fn(&T) -> KeyValue) {

@@ -14,7 +14,7 @@ use super::name::NamePattern;
 use super::walk::walk;
 use super::{Action, Decision, Facts, L4, L5};
 
-/// The largest number of rules: a rule's place in the file is a `u16`.
+/// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
 
 /// One rule as the configuration understood it. The fields are ANDed; without fields it matches everything.
@@ -124,7 +124,7 @@ pub struct Ruleset {
 /// What of this machine the `always` rule must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Locals {
-    /// Every address of this machine, sorted.
+    /// Every address of this machine, sorted; never v4-mapped.
     pub addrs: Vec<IpAddr>,
     /// The ports of our own TCP listeners.
     pub tcp_ports: Vec<u16>,

@@ -7,7 +7,8 @@
 //!
 //! A certain end is a plain walk. Where a rule may match, the way on is looked at without trying the atoms' values: rules
 //! only ever ask atoms to be true, so a rule can be the first to match exactly if it is so with its own atoms true and all
-//! others false. That costs at most the square of the rules behind, and only if none of them can accept.
+//! others false. Usually the first accepting rule behind settles it; at worst, where none can be reached, it costs the
+//! square of the rules behind, and where a deny hangs on facts of two kinds that do not matter, their cube.
 
 use super::always::{Always, always};
 use super::compile::{Compiled, Dim, Entry};

@@ -4,10 +4,12 @@ mod oracle;
 mod properties;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::list::{List, ListBuilder, Source};
 use super::name::NamePattern;
 use super::rules::{
-    AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term,
+    AddrValue, EchValue, FieldSpec, L3, Locals, MAX_RULES, NameValue, PortRange, RuleSpec, Ruleset, Term,
 };
 use super::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
 
@@ -275,6 +277,7 @@ fn rules_that_never_match() {
         "accept esni=yes !yes",
         "redirect protoL5=http tls !tls !http",
         "deny dns=none !none",
+        "deny dns=.a.example b.example !.a.example !b.example",
     ] {
         check(never, true);
     }
@@ -286,6 +289,7 @@ fn rules_that_never_match() {
         "redirect protoL5=tls",
         "accept dns=!a.example",
         "accept dns=none !a.example",
+        "accept dns=.a.example b.example !b.example",
     ] {
         check(may, false);
     }
@@ -293,4 +297,57 @@ fn rules_that_never_match() {
     let rules = ruleset("deny port=80 !80; accept");
     assert!(rules.never_matches(0) && !rules.never_matches(1) && !rules.never_matches(2));
     assert_eq!(rules.decide(&at_accept(), &Locals::default()), accepted(1));
+}
+
+/// A rule `deny dns: $list` with further fields.
+fn deny_listed(list: &Arc<List>, more: &str) -> RuleSpec {
+    let term = Term { negated: false, value: NameValue::List(list.clone()) };
+    let mut spec = rules(&format!("deny {more}")).remove(0);
+    spec.fields.push(FieldSpec::Dns(vec![term]));
+    spec
+}
+
+/// A rule `deny dest: $list` with further fields.
+fn deny_to(list: &Arc<List>, more: &str) -> RuleSpec {
+    let term = Term { negated: false, value: AddrValue::List(list.clone()) };
+    let mut spec = rules(&format!("deny {more}")).remove(0);
+    spec.fields.push(FieldSpec::Dest(vec![term]));
+    spec
+}
+
+#[test]
+fn variables() {
+    let list = |names: &[&str]| {
+        let mut list = ListBuilder::new("list".into(), Source::Inline);
+        for name in names {
+            list.name(NamePattern::parse(name).unwrap(), 1);
+        }
+        list.net("10.0.0.0/8".parse().unwrap(), 2);
+        Arc::new(list.build())
+    };
+    let (ads, empty) = (list(&[".ads.example"]), list(&[]));
+    let accept = || rules("accept").remove(0);
+    let decide = |specs, facts: &Facts| Ruleset::new(specs).decide(facts, &Locals::default());
+    let hello = with_hello(at_accept(), "www.ads.example");
+    assert_eq!(decide(vec![deny_listed(&ads, ""), accept()], &hello), denied(RuleId::Index(0)));
+    assert_eq!(decide(vec![deny_listed(&empty, ""), accept()], &hello), accepted(1));
+    assert!(Ruleset::new(vec![deny_listed(&empty, "")]).never_matches(0));
+    // The same variable is the same question: whatever the name, the address decides.
+    let same = |first: &Arc<List>, second: &Arc<List>| {
+        vec![deny_to(first, "dns=.a.example"), deny_to(second, ""), accept()]
+    };
+    let (nets, others) = (list(&[]), list(&[]));
+    assert_eq!(decide(same(&nets, &nets), &by_name()), DEST);
+    assert_eq!(decide(same(&nets, &others), &by_name()), FIRST_BYTES);
+}
+
+#[test]
+fn as_many_rules_as_there_are_places() {
+    let mut specs = vec![rules("deny port=80").remove(0); MAX_RULES - 1];
+    specs.push(rules("accept").remove(0));
+    specs.push(rules("deny").remove(0));
+    let rules = Ruleset::new(specs);
+    assert_eq!(rules.len(), MAX_RULES);
+    assert_eq!(rules.decide(&at_accept(), &Locals::default()), accepted(u16::MAX - 1));
+    assert_eq!(super::why::explain(&rules, &at_accept(), &Locals::default()).lines.len(), MAX_RULES + 1);
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict, field, oracle};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
+use crate::decide::why::{Outcome, explain};
 
 /// SplitMix64: small, and the same cases every time.
 struct Random(u64);
@@ -365,10 +366,15 @@ fn everything_known_is_the_plain_meaning() {
         let specs = random_rules(random, CORRELATED);
         let (truth, locals) = (universe.any(random), Universe::locals(random));
         let want = Decision::Verdict(oracle::verdict(&specs, &truth, &locals, false));
-        assert_eq!(
-            Ruleset::new(specs.clone()).decide(&truth, &locals),
-            want,
-            "{specs:#?}\n{truth:?}\n{locals:?}"
-        );
+        let rules = Ruleset::new(specs.clone());
+        let told = || format!("{specs:#?}\n{truth:?}\n{locals:?}");
+        assert_eq!(rules.decide(&truth, &locals), want, "{}", told());
+        // The explanation, which looks at the fields by itself, finds the same rule.
+        let lines = explain(&rules, &truth, &locals).lines;
+        let first = lines
+            .iter()
+            .find(|line| line.outcome == Outcome::Match)
+            .map_or(RuleId::Default, |line| line.rule);
+        assert!(matches!(want, Decision::Verdict(verdict) if verdict.rule == first), "{first:?}\n{}", told());
     }
 }
