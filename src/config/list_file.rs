@@ -46,8 +46,8 @@ pub(super) struct BadLines {
 /// # Errors
 /// The file cannot be read, is no regular file, or too large.
 pub(super) fn read_file(path: &Path, add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+    // Asked before it is opened: opening a named pipe would wait for a writer.
+    let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -55,7 +55,7 @@ pub(super) fn read_file(path: &Path, add: impl FnMut(Entry, u32)) -> io::Result<
         return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     // What grows while it is read is cut at the same limit.
-    read(BufReader::new(file.take(MAX_FILE_BYTES)), add)
+    read(BufReader::new(File::open(path)?.take(MAX_FILE_BYTES)), add)
 }
 
 fn read(mut input: impl BufRead, mut add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {

@@ -17,60 +17,32 @@ use crate::decide::{Action, L4, L5};
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
 
-const MATCH_KEYS: Keys = Keys {
-    known: &[
-        "src",
-        "dest",
-        "port",
-        "sport",
-        "protoL3",
-        "protoL4",
-        "protoL5",
-        "encrypted",
-        "dns",
-        "ech",
-        "esni",
-        "cert",
-        "protoL7",
-        "host",
-        "path",
-        "mac",
-        "device",
-        "user",
-        "limit",
-        "time",
-        "action",
-    ],
-    aliases: FIELD_ALIASES,
-};
+/// Fields stand under `match` or beside it.
+const FIELDS: &[&str] = &[
+    "src",
+    "dest",
+    "port",
+    "sport",
+    "protoL3",
+    "protoL4",
+    "protoL5",
+    "encrypted",
+    "dns",
+    "ech",
+    "esni",
+    "cert",
+    "protoL7",
+    "host",
+    "path",
+    "mac",
+    "device",
+    "user",
+    "limit",
+    "time",
+];
 
-const RULE_KEYS: Keys = Keys {
-    known: &[
-        "match",
-        "action",
-        "src",
-        "dest",
-        "port",
-        "sport",
-        "protoL3",
-        "protoL4",
-        "protoL5",
-        "encrypted",
-        "dns",
-        "ech",
-        "esni",
-        "cert",
-        "protoL7",
-        "host",
-        "path",
-        "mac",
-        "device",
-        "user",
-        "limit",
-        "time",
-    ],
-    aliases: FIELD_ALIASES,
-};
+pub(super) const RULE_KEYS: Keys = Keys { own: &["match", "action"], shared: FIELDS, aliases: FIELD_ALIASES };
+const MATCH_KEYS: Keys = Keys { own: &["action"], shared: FIELDS, aliases: FIELD_ALIASES };
 
 /// Actions, those to come as `None`.
 const ACTIONS: &[(&str, Option<Action>)] = &[
@@ -297,19 +269,20 @@ fn each_value<'t>(
     }
 }
 
-/// An address or a prefix; a v4-mapped one is its IPv4 address.
+/// An address or a prefix, without what stands behind the prefix; a v4-mapped one is its IPv4 address.
 pub(super) fn parse_net(text: &str) -> Option<IpNet> {
     let net = match text.parse::<IpNet>() {
         Ok(net) => net,
         Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
     };
-    Some(match net {
+    let net = match net {
         IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
             (Some(addr), Some(prefix_len)) => Ipv4Net::new(addr, prefix_len).ok()?.into(),
             _ => net,
         },
         IpNet::V4(_) => net,
-    })
+    };
+    Some(net.trunc())
 }
 
 /// `443` or `8000-8999`.

@@ -288,6 +288,44 @@ service:
     );
 }
 
+/// `service`, `vars` and `rules` may stand together under `service`, and everything at the top level.
+#[test]
+fn either_layout() {
+    let nested: String = RULES.lines().map(|line| format!("  {line}\n")).collect();
+    let plan = accepted(&format!("service:\n{nested}")).plan;
+    assert_eq!((plan.listeners.len(), plan.rules.len()), (2, 4));
+    let problems =
+        load_text("service:\n  listen: [{port: x}]\n  vars: [a]").map(|loaded| loaded.summary).unwrap_err();
+    let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["service.listen[0].port", "service.vars[0]"]);
+}
+
+/// A key that is known but that nobody reads would be passed over in silence.
+#[test]
+fn every_known_key_is_read() {
+    let check = |text: String, path: &str| {
+        let problems = load_text(&text).map(|loaded| loaded.summary).expect_err(&text);
+        let here =
+            |problem: &Problem| problem.path.starts_with(path) && !problem.message.contains("is missing");
+        assert!(problems.iter().any(here), "{problems}\n{text}");
+    };
+    for key in TOP_KEYS.all() {
+        check(format!("{key}: {{no: [such]}}"), key);
+    }
+    for key in SERVICE_KEYS.all() {
+        check(format!("service: {{{key}: {{no: [such]}}}}"), &format!("service.{key}"));
+    }
+    for key in listen::KEYS.all() {
+        check(format!("listen: [{{mode: proxyproto, {key}: {{no: [such]}}}}]"), &format!("listen[0].{key}"));
+    }
+    for key in rules::RULE_KEYS.all() {
+        check(
+            format!("listen: [{{port: 1}}]\nrules: [{{{key}: {{no: [such]}}}}]"),
+            &format!("rules[0].{key}"),
+        );
+    }
+}
+
 #[test]
 fn defaults() {
     let plan = accepted("listen: [{port: 4128}]").plan;

@@ -372,7 +372,7 @@ mod tests {
         );
         check(
             "a: \"x at line 7 column 7\"\nx at line 7 column 7: !t 340282366920938463463374607431768211456",
-            &["1:1 ", "1:1 a", "1:4 a", "2:1 x at line 7 column 7", "2:24 x at line 7 column 7"],
+            &["1:1 ", "1:1 a", "1:4 a", "2:1 x at line 7 column 7", "2:23 x at line 7 column 7"],
         );
     }
 
