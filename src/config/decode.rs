@@ -1,7 +1,7 @@
 //! From nodes to typed values: maps with known keys, scalars, lists. What is wrong goes to the report and the value is
 //! `None`; the caller goes on with the next one.
 
-use super::problem::{Report, did_you_mean, listed, shown};
+use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 
 /// The keys that a map may have, and other spellings of them.
@@ -114,7 +114,7 @@ fn known_key(key: &Node, keys: &Keys, report: &mut Report) -> Option<&'static st
     if known.is_none() {
         let hint = match &**text {
             "<<" => "; YAML merge keys are not supported".to_owned(),
-            text => did_you_mean(text, keys.all()),
+            text => report.did_you_mean(text, keys.all()),
         };
         report.error(key, format!("`{}` is no key here, accepted are {}{hint}", shown(text), keys.listed()));
     }

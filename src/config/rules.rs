@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::decode::{Keys, Section, items, list, parse_bool, parse_port, scalar};
-use super::problem::{Report, did_you_mean, listed, shown};
+use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 use super::vars::Variables;
 use crate::decide::name::NamePattern;
@@ -158,7 +158,7 @@ const ECHS: Kind<EchValue> =
 fn values<'t, T: Copy>(
     node: &'t Node,
     kind: &Kind<T>,
-    vars: &Variables<'t>,
+    vars: &mut Variables<'t>,
     report: &mut Report,
 ) -> Vec<Term<T>> {
     let mut terms = Vec::new();
@@ -166,7 +166,7 @@ fn values<'t, T: Copy>(
         let Some(name) = text.strip_prefix('$') else {
             match (kind.parse)(text) {
                 Some(value) => terms.push(Term { negated, value }),
-                None => report.expected(item, &kind.accepted(text)),
+                None => report.expected(item, &kind.accepted(text, report)),
             }
             return;
         };
@@ -190,11 +190,11 @@ fn values<'t, T: Copy>(
 }
 
 impl<T> Kind<T> {
-    fn accepted(&self, found: &str) -> String {
+    fn accepted(&self, found: &str, report: &Report) -> String {
         if self.accepted.is_empty() {
             format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
         } else {
-            let hint = did_you_mean(found, self.accepted.iter().copied());
+            let hint = report.did_you_mean(found, self.accepted.iter().copied());
             format!("{}: {}, or `$variable`{hint}", self.what, listed(self.accepted))
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::decode::{Keys, Section, items, list, scalar, text};
 use super::list_file::{self, Entry};
-use super::problem::{Report, did_you_mean, shown};
+use super::problem::{Report, shown};
 use super::rules::parse_net;
 use super::tree::{Node, Value};
 use crate::decide::list::{List, ListBuilder, Source};
@@ -18,12 +18,17 @@ const KEYS: Keys = Keys::new(&["name", "value", "file"]);
 /// Bytes of a variable's name.
 const MAX_NAME_BYTES: usize = 64;
 
+/// Values that are copied out of variables into rules, all rules together.
+const MAX_COPIED_VALUES: usize = 1 << 20;
+
 /// All variables of a configuration.
 pub(super) struct Variables<'t> {
     /// What relative paths start from.
     folder: &'t Path,
     all: Vec<Variable<'t>>,
     by_name: HashMap<&'t str, usize>,
+    /// Values copied into rules so far.
+    copied: usize,
 }
 
 struct Variable<'t> {
@@ -63,7 +68,7 @@ pub(super) struct VarId(usize);
 impl<'t> Variables<'t> {
     /// Reads `vars`; relative paths of files start from `folder`.
     pub(super) fn read(node: Option<&'t Node>, folder: &'t Path, report: &mut Report) -> Self {
-        let mut variables = Variables { folder, all: Vec::new(), by_name: HashMap::new() };
+        let mut variables = Variables { folder, all: Vec::new(), by_name: HashMap::new(), copied: 0 };
         for entry in node.map_or(&[][..], |node| list(node, "a list of variables: `- name: …`", report)) {
             match &entry.value {
                 Value::Map(_) => variables.insert(entry, report),
@@ -112,8 +117,8 @@ impl<'t> Variables<'t> {
             return Some(VarId(*index));
         }
         // As rules write them.
-        let names: Vec<String> = self.all.iter().map(|variable| format!("${}", variable.name)).collect();
-        let hint = did_you_mean(&format!("${name}"), names.iter().map(String::as_str));
+        let names = self.all.iter().map(|variable| format!("${}", variable.name));
+        let hint = report.did_you_mean(&format!("${name}"), names);
         report.error(item, format!("there is no variable `${}`{hint}", shown(name)));
         None
     }
@@ -135,14 +140,24 @@ impl<'t> Variables<'t> {
 
     /// The values as they stand in the configuration, for fields whose values are few.
     pub(super) fn values(
-        &self,
+        &mut self,
         VarId(id): VarId,
         item: &Node,
         what: &str,
         report: &mut Report,
     ) -> &'t [Node] {
         match self.all.get(id).map(|variable| (variable.name, &variable.content)) {
-            Some((_, Content::Inline(values))) => values,
+            Some((_, Content::Inline(values))) => {
+                self.copied = self.copied.saturating_add(values.len());
+                if self.copied > MAX_COPIED_VALUES {
+                    report.error(
+                        item,
+                        format!("the rules use more than {MAX_COPIED_VALUES} ports and words of variables"),
+                    );
+                    return &[];
+                }
+                values
+            }
             Some((name, Content::File { .. })) => {
                 report.error(
                     item,
