@@ -236,4 +236,63 @@ mod tests {
         let (_, bad) = entries(b"\xff\xfe\n\0\n");
         assert_eq!(bad.count, 2);
     }
+
+    /// The rest of a line that is too long is no line of its own.
+    #[test]
+    fn long_lines_are_passed_over_as_a_whole() {
+        // The end of the line would be an entry if it were read by itself.
+        let check = |len: usize, fine: bool| {
+            let (begin, end) = ("a.example", " 192.0.2.9\n");
+            let padding = " ".repeat(len - begin.len() - " #".len() - end.len());
+            let text = format!("{begin} #{padding}{end}192.0.2.1");
+            let (entries, bad) = entries(text.as_bytes());
+            let lines: Vec<u32> = entries.iter().map(|(_, line)| *line).collect();
+            let (expected, bad_lines) = if fine { (vec![1, 2], 0) } else { (vec![2], 1) };
+            assert_eq!((lines, bad.count), (expected, bad_lines), "{len}");
+        };
+        check(100, true);
+        check(4096, true);
+        check(4097, false);
+        check(4096 + " 192.0.2.9".len(), false);
+        check(60_000, false);
+    }
+
+    #[test]
+    fn any_bytes_are_lines() {
+        let pieces: &[&[u8]] = &[
+            b"0.0.0.0 ",
+            b"a.example",
+            b"||",
+            b"^",
+            b"\n",
+            b"\r\n",
+            b"#",
+            b" ",
+            b"*.",
+            b".",
+            b"/",
+            b"\0",
+            b"\xff",
+            b"xn--",
+            b"::",
+            b"\xc3\xa4",
+        ];
+        let mut state = 2_463_534_242u32;
+        let mut text = Vec::new();
+        for _ in 0..100_000 {
+            // xorshift (Marsaglia 2003)
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            text.extend_from_slice(pieces[state as usize % pieces.len()]);
+        }
+        let lines = text.split(|&byte| byte == b'\n').count() as u32;
+        let mut last = 0;
+        let bad = read(text.as_slice(), |_, line| {
+            assert!(line >= last && line <= lines);
+            last = line;
+        })
+        .unwrap();
+        assert!(last > 0 && bad.count > 0 && bad.count <= lines);
+    }
 }

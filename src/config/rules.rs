@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::decode::{Keys, Section, items, list, parse_bool, parse_port, scalar};
 use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
-use super::vars::Variables;
+use super::vars::{Variables, Want};
 use crate::decide::name::NamePattern;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term,
@@ -204,9 +204,10 @@ fn addrs<'t>(node: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> V
     let mut terms = Vec::new();
     each_value(node, report, |item, negated, text, report| {
         let value = match text.strip_prefix('$') {
-            Some(name) => {
-                vars.find(name, item, report).and_then(|id| vars.addrs(id, item, report)).map(AddrValue::List)
-            }
+            Some(name) => vars
+                .find(name, item, report)
+                .and_then(|id| vars.list(id, Want::Addrs, item, report))
+                .map(AddrValue::List),
             None => {
                 let net = parse_net(text);
                 if net.is_none() {
@@ -227,9 +228,10 @@ fn names<'t>(node: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> V
     let mut terms = Vec::new();
     each_value(node, report, |item, negated, text, report| {
         let value = match text.strip_prefix('$') {
-            Some(name) => {
-                vars.find(name, item, report).and_then(|id| vars.names(id, item, report)).map(NameValue::List)
-            }
+            Some(name) => vars
+                .find(name, item, report)
+                .and_then(|id| vars.list(id, Want::Names, item, report))
+                .map(NameValue::List),
             None if text.eq_ignore_ascii_case("none") => Some(NameValue::None),
             None => match NamePattern::parse(text) {
                 Ok(pattern) => Some(NameValue::Pattern(pattern)),

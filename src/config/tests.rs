@@ -505,7 +505,7 @@ rules:
         let problems = load(&text, &path, LoadOptions::default()).map(|loaded| loaded.summary).unwrap_err();
         assert_eq!(problems.to_string(), format!("{file}:{expected}"));
     };
-    check("{name: n, file: nets.txt}", "dns: $n", "3:15: rules[0].dns: `$n` holds 1 addresses and no name");
+    check("{name: n, file: nets.txt}", "dns: $n", "3:15: rules[0].dns: `$n` holds addresses, and no name");
     check(
         "{name: n, file: .}",
         "dns: $n",

@@ -34,13 +34,15 @@ pub(super) struct Variables<'t> {
 struct Variable<'t> {
     name: &'t str,
     content: Content<'t>,
-    /// The lists that were asked for so far, or why there is none.
-    addrs: Option<Result<Arc<List>, String>>,
-    names: Option<Result<Arc<List>, String>>,
 }
 
 enum Content<'t> {
-    Inline(&'t [Node]),
+    Inline {
+        values: &'t [Node],
+        /// The lists that were asked for so far, or why there is none.
+        addrs: Option<Result<Arc<List>, String>>,
+        names: Option<Result<Arc<List>, String>>,
+    },
     File {
         node: &'t Node,
         read: Option<FileList>,
@@ -50,7 +52,6 @@ enum Content<'t> {
 }
 
 /// A list file after it was read.
-#[derive(Clone)]
 enum FileList {
     Read {
         list: Arc<List>,
@@ -59,6 +60,13 @@ enum FileList {
     },
     /// Reported already.
     Unreadable,
+}
+
+/// What a field compares.
+#[derive(Clone, Copy)]
+pub(super) enum Want {
+    Addrs,
+    Names,
 }
 
 /// A variable that exists.
@@ -108,7 +116,7 @@ impl<'t> Variables<'t> {
             return;
         }
         self.by_name.insert(name, self.all.len());
-        self.all.push(Variable { name, content, addrs: None, names: None });
+        self.all.push(Variable { name, content });
     }
 
     /// The variable that `item` of a rule names, without `$`.
@@ -147,7 +155,7 @@ impl<'t> Variables<'t> {
         report: &mut Report,
     ) -> &'t [Node] {
         match self.all.get(id).map(|variable| (variable.name, &variable.content)) {
-            Some((_, Content::Inline(values))) => {
+            Some((_, Content::Inline { values, .. })) => {
                 self.copied = self.copied.saturating_add(values.len());
                 if self.copied > MAX_COPIED_VALUES {
                     report.error(
@@ -169,78 +177,44 @@ impl<'t> Variables<'t> {
         }
     }
 
-    /// The variable as a list of addresses.
-    pub(super) fn addrs(&mut self, id: VarId, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-        let (name, file) = self.file_list(id, report)?;
-        if let Some((list, nets, names)) = file {
-            if nets == 0 && names != 0 {
-                report.error(item, format!("`${name}` holds {names} names and no address"));
-                return None;
-            }
-            return Some(list);
-        }
-        let VarId(index) = id;
-        let variable = self.all.get_mut(index)?;
-        let Content::Inline(values) = variable.content else { return None };
-        let made = variable.addrs.get_or_insert_with(|| {
-            inline_list(name, values, |list, text, line| match parse_net(text) {
-                Some(net) => {
-                    list.net(net, line);
-                    Ok(())
-                }
-                None => Err("which is not an address"),
-            })
-        });
-        reported(made, item, report)
-    }
-
-    /// The variable as a list of names.
-    pub(super) fn names(&mut self, id: VarId, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-        let (name, file) = self.file_list(id, report)?;
-        if let Some((list, nets, names)) = file {
-            if names == 0 && nets != 0 {
-                report.error(item, format!("`${name}` holds {nets} addresses and no name"));
-                return None;
-            }
-            return Some(list);
-        }
-        let VarId(index) = id;
-        let variable = self.all.get_mut(index)?;
-        let Content::Inline(values) = variable.content else { return None };
-        let made = variable.names.get_or_insert_with(|| {
-            inline_list(name, values, |list, text, line| {
-                if text.eq_ignore_ascii_case("none") {
-                    return Err("which stands for traffic without a name: write it in the rule itself");
-                }
-                if parse_net(text).is_some() {
-                    return Err("which is an address, not a name");
-                }
-                if text.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err("which is not a name");
-                }
-                list.name(NamePattern::parse(text).map_err(|_| "which is not a name")?, line);
-                Ok(())
-            })
-        });
-        reported(made, item, report)
-    }
-
-    /// The name of the variable, and its list if it is a file; `None` if it could not be read, which is reported once.
-    #[allow(clippy::type_complexity)]
-    fn file_list(
+    /// The variable as a list of what a field compares; the same list for every use.
+    pub(super) fn list(
         &mut self,
         VarId(id): VarId,
+        want: Want,
+        item: &Node,
         report: &mut Report,
-    ) -> Option<(&'t str, Option<(Arc<List>, usize, usize)>)> {
+    ) -> Option<Arc<List>> {
         let folder = self.folder;
         let variable = self.all.get_mut(id)?;
+        let name = variable.name;
         match &mut variable.content {
-            Content::Inline(_) => Some((variable.name, None)),
+            Content::Inline { values, addrs, names } => {
+                let (made, add) = match want {
+                    Want::Addrs => (addrs, add_addr as AddValue),
+                    Want::Names => (names, add_name as AddValue),
+                };
+                match made.get_or_insert_with(|| inline_list(name, values, add)) {
+                    Ok(list) => Some(Arc::clone(list)),
+                    Err(message) => {
+                        report.error(item, message.clone());
+                        None
+                    }
+                }
+            }
             Content::File { node, read } => {
-                let name = variable.name;
                 match read.get_or_insert_with(|| read_file(name, node, folder, report)) {
                     FileList::Read { list, nets, names } => {
-                        Some((name, Some((Arc::clone(list), *nets, *names))))
+                        // A file may hold both; the other kind is passed over.
+                        let (wanted, others, message) = match want {
+                            Want::Addrs => (*nets, *names, "holds names, and no address"),
+                            Want::Names => (*names, *nets, "holds addresses, and no name"),
+                        };
+                        if wanted == 0 && others != 0 {
+                            report.error(item, format!("`${name}` {message}"));
+                            return None;
+                        }
+                        Some(Arc::clone(list))
                     }
                     FileList::Unreadable => None,
                 }
@@ -260,7 +234,7 @@ fn inline<'t>(value: &'t Node, report: &mut Report) -> Content<'t> {
     if values.is_empty() {
         report.warn(value, "an empty variable: no traffic matches it");
     }
-    let mut content = Content::Inline(values);
+    let mut content = Content::Inline { values, addrs: None, names: None };
     for item in values {
         match scalar(item).map(str::trim) {
             Some(text) if text.starts_with('$') => {
@@ -285,12 +259,30 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
+/// Adds a value and its line to a list, or says why it is none of the list's kind.
+type AddValue = fn(&mut ListBuilder, &str, u32) -> Result<(), &'static str>;
+
+fn add_addr(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'static str> {
+    list.net(parse_net(text).ok_or("which is not an address")?, line);
+    Ok(())
+}
+
+fn add_name(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'static str> {
+    if text.eq_ignore_ascii_case("none") {
+        return Err("which stands for traffic without a name: write it in the rule itself");
+    }
+    if parse_net(text).is_some() {
+        return Err("which is an address, not a name");
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("which is a number, not a name");
+    }
+    list.name(NamePattern::parse(text).map_err(|_| "which is not a name")?, line);
+    Ok(())
+}
+
 /// Builds a list of one kind; the error names the first value that is of another.
-fn inline_list(
-    name: &str,
-    values: &[Node],
-    mut add: impl FnMut(&mut ListBuilder, &str, u32) -> Result<(), &'static str>,
-) -> Result<Arc<List>, String> {
+fn inline_list(name: &str, values: &[Node], add: AddValue) -> Result<Arc<List>, String> {
     let mut list = ListBuilder::new(name.to_owned(), Source::Inline);
     for value in values {
         let Some(text) = scalar(value) else { continue };
@@ -298,17 +290,6 @@ fn inline_list(
             .map_err(|why| format!("`${name}` holds `{}` (line {}), {why}", shown(text), value.place.line))?;
     }
     Ok(Arc::new(list.build()))
-}
-
-/// The list, or the reason at the place of the rule that uses it.
-fn reported(made: &Result<Arc<List>, String>, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-    match made {
-        Ok(list) => Some(Arc::clone(list)),
-        Err(message) => {
-            report.error(item, message.clone());
-            None
-        }
-    }
 }
 
 fn read_file(name: &str, node: &Node, folder: &Path, report: &mut Report) -> FileList {
