@@ -16,7 +16,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::rules::parse_net;
+use super::rules::{parse_name, parse_net};
 use crate::decide::name::NamePattern;
 
 /// The largest list file.
@@ -142,14 +142,10 @@ fn parse_word(word: &str) -> Option<Entry> {
 
 /// A domain of a list covers itself and the names below it; `*.example.com` only those.
 fn covering(name: &str) -> Option<NamePattern> {
-    let last_label = name.trim_end_matches('.').rsplit('.').next().unwrap_or("");
-    if last_label.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
     if name.starts_with('.') || name.starts_with("*.") {
-        NamePattern::parse(name).ok()
+        parse_name(name).ok()
     } else {
-        NamePattern::parse(&format!(".{name}")).ok()
+        parse_name(&format!(".{name}")).ok()
     }
 }
 
@@ -223,6 +219,9 @@ mod tests {
         check("443");
         check("10.0.0.0/33");
         check("1.2.3.4.5");
+        check("ads.example.com:443");
+        check("https://ads.example.com/");
+        check("ads.example.com,b.example");
         check(&"a".repeat(100_000));
         check(&"a".repeat(4095));
         check(&"a".repeat(4096));

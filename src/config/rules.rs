@@ -233,7 +233,7 @@ fn names<'t>(node: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> V
                 .and_then(|id| vars.list(id, Want::Names, item, report))
                 .map(NameValue::List),
             None if text.eq_ignore_ascii_case("none") => Some(NameValue::None),
-            None => match NamePattern::parse(text) {
+            None => match parse_name(text) {
                 Ok(pattern) => Some(NameValue::Pattern(pattern)),
                 Err(why) => {
                     let accepted = "`example.com`, `*.example.com`, `.example.com`, `none`, or `$variable`";
@@ -285,6 +285,21 @@ pub(super) fn parse_net(text: &str) -> Option<IpNet> {
         IpNet::V4(_) => net,
     };
     Some(net.trunc())
+}
+
+/// A name as rules and lists have it. Stricter than what a client may send: a port, path or typing error in a name would
+/// make a rule that never matches.
+pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
+    if text.contains(|c: char| {
+        c.is_ascii() && !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
+    }) {
+        return Err("letters, digits, `-`, `_` and `.`, without port and path");
+    }
+    let last_label = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if !last_label.is_empty() && last_label.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("the last label is a number");
+    }
+    NamePattern::parse(text)
 }
 
 /// `443` or `8000-8999`.

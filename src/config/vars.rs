@@ -8,10 +8,9 @@ use std::sync::Arc;
 use super::decode::{Keys, Section, items, list, scalar, text};
 use super::list_file::{self, Entry};
 use super::problem::{Report, shown};
-use super::rules::parse_net;
+use super::rules::{parse_name, parse_net};
 use super::tree::{Node, Value};
 use crate::decide::list::{List, ListBuilder, Source};
-use crate::decide::name::NamePattern;
 
 const KEYS: Keys = Keys::new(&["name", "value", "file"]);
 
@@ -274,10 +273,7 @@ fn add_name(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'stati
     if parse_net(text).is_some() {
         return Err("which is an address, not a name");
     }
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("which is a number, not a name");
-    }
-    list.name(NamePattern::parse(text).map_err(|_| "which is not a name")?, line);
+    list.name(parse_name(text).map_err(|_| "which is not a name")?, line);
     Ok(())
 }
 
