@@ -67,6 +67,11 @@ impl Problems {
         self.list.iter()
     }
 
+    /// The kept problems themselves.
+    pub(super) fn into_vec(self) -> Vec<Problem> {
+        self.list
+    }
+
     /// How many more there were.
     pub fn omitted(&self) -> usize {
         self.omitted
@@ -191,13 +196,6 @@ impl Report {
     /// All errors and all warnings, with their places.
     pub(super) fn resolve(self, root: &Node, file: &Path) -> (Problems, Problems) {
         (self.errors.resolve(root, file), self.warnings.resolve(root, file))
-    }
-}
-
-impl Problems {
-    /// The kept problems themselves.
-    pub(super) fn into_vec(self) -> Vec<Problem> {
-        self.list
     }
 }
 

@@ -218,7 +218,6 @@ service:
   timeout: {connect: 1, process: '2', probe: 3, dnsLookup: 4, idle: 86400000, halfClosed: 6, udpIdle: 7, drain: 8}
   output: {retries: 0, fwmark: 0x1f, interface: br-lan, allowLocal: yes}
   limits: {connections: 1000, perSource: 10}
-  metrics: {enabled: true, port: 9000, ip: '::1'}
   parse: {quic: false, ntp: 'no'}
   log: {format: json, target: syslog}
   dnsNameservers: 192.0.2.53:5353
@@ -276,7 +275,6 @@ service:
         Output { retries: 0, fwmark: Some(31), interface: Some("br-lan".to_owned()), allow_local: true }
     );
     assert_eq!(plan.limits, Limits { connections: Some(1000), per_source: Some(10) });
-    assert_eq!(plan.metrics, Some("[::1]:9000".parse().unwrap()));
     assert!(
         plan.parsers.tls && plan.parsers.http && plan.parsers.dns && !plan.parsers.quic && !plan.parsers.ntp
     );
@@ -362,12 +360,36 @@ fn defaults() {
     assert_eq!(plan.limits, Limits { connections: None, per_source: None });
     assert_eq!((plan.metrics, plan.nameservers.len(), plan.workers), (None, 0, None));
     assert_eq!(plan.log, Log { debug: false, json: false, syslog: false });
-    assert_eq!(
-        accepted("listen: [{port: 1}]\nmetrics: {enabled: true}").plan.metrics,
-        Some("127.0.0.1:9512".parse().unwrap())
-    );
     let debug = LoadOptions { debug: true };
     assert!(load("listen: [{port: 1}]", Path::new("config.yml"), debug).unwrap().plan.log.debug);
+}
+
+#[test]
+#[cfg(feature = "metrics")]
+fn metrics() {
+    let check = |metrics: &str, expected: Option<&str>| {
+        let plan = accepted(&format!("listen: [{{port: 1}}]\nmetrics: {metrics}")).plan;
+        assert_eq!(plan.metrics, expected.map(|addr| addr.parse().unwrap()), "{metrics}");
+    };
+    check("", None);
+    check("{port: 9000}", None);
+    check("{enabled: true}", Some("127.0.0.1:9512"));
+    check("{enabled: yes, port: '9000', ip: '::1'}", Some("[::1]:9000"));
+    check("{enabled: true, port: 1, ip: 127.0.0.2}", Some("127.0.0.2:1"));
+    let problems =
+        load_text("listen: [{port: 1}]\nmetrics: {enabled: yes, port: 1, ip: '::'}").map(|l| l.summary);
+    let expected = "config.yml:2:1: metrics: [::]:1 and the listener on [::1]:1 cannot both be bound: metrics need a \
+                    port of their own";
+    assert_eq!(problems.unwrap_err().to_string(), expected);
+}
+
+#[test]
+#[cfg(not(feature = "metrics"))]
+fn metrics_are_not_part_of_every_build() {
+    let problems =
+        load_text("listen: [{port: 1}]\nmetrics: {enabled: yes}").map(|loaded| loaded.summary).unwrap_err();
+    let expected = "config.yml:2:20: metrics.enabled: metrics are not part of this build";
+    assert_eq!(problems.to_string(), expected);
 }
 
 #[test]
@@ -384,6 +406,7 @@ fn the_embedded_configuration() {
 
 /// What the comments of the embedded configuration show would be accepted, too.
 #[test]
+#[cfg(feature = "metrics")]
 fn the_comments_of_the_embedded_configuration() {
     let shown =
         ["dnsNameservers:", "timeout:", "  connect:", "  process:", "  idle:", "metrics:", "  enabled:"];
