@@ -154,6 +154,11 @@ impl<'t> Variables<'t> {
         report: &mut Report,
     ) -> &'t [Node] {
         match self.all.get(id).map(|variable| (variable.name, &variable.content)) {
+            // Copied into a rule, no values would be a field without a condition, which matches everything.
+            Some((name, Content::Inline { values: [], .. })) => {
+                report.error(item, format!("`${name}` is empty: there is nothing to compare with"));
+                &[]
+            }
             Some((_, Content::Inline { values, .. })) => {
                 self.copied = self.copied.saturating_add(values.len());
                 if self.copied > MAX_COPIED_VALUES {
