@@ -16,8 +16,6 @@ const DEFAULT_PATH: &str = "/etc/calamary/config.yml";
 /// Exit statuses.
 const CANNOT_RUN: u8 = 1;
 const WRONG: u8 = 2;
-const DENIED: u8 = 3;
-const UNDECIDED: u8 = 4;
 
 /// Runs the program with `args`, the first of which is its name.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
@@ -129,11 +127,7 @@ fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
     };
     let explanation = why::explain(&loaded.plan.rules, &facts, &daemon::locals(&loaded.plan));
     say(&format!("{explanation}\n"));
-    match explanation.outcome() {
-        why::Outcome::Accepted => ExitCode::SUCCESS,
-        why::Outcome::Refused => ExitCode::from(DENIED),
-        why::Outcome::Undecided => ExitCode::from(UNDECIDED),
-    }
+    ExitCode::from(explanation.exit_code())
 }
 
 fn refuse(problems: &Problems) -> ExitCode {

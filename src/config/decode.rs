@@ -1,25 +1,36 @@
 //! From nodes to typed values: maps with known keys, scalars, lists. What is wrong goes to the report and the value is
 //! `None`; the caller goes on with the next one.
 
-use super::problem::{Report, did_you_mean, listed, shown};
+use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 
 /// The keys that a map may have, and other spellings of them.
 pub(super) struct Keys {
-    pub(super) known: &'static [&'static str],
+    /// Keys of this map alone.
+    pub(super) own: &'static [&'static str],
+    /// Keys that another map may have, too.
+    pub(super) shared: &'static [&'static str],
     /// What else may be written, and the key that is meant.
     pub(super) aliases: &'static [(&'static str, &'static str)],
 }
 
 impl Keys {
     /// Keys without other spellings.
-    pub(super) const fn new(known: &'static [&'static str]) -> Self {
-        Keys { known, aliases: &[] }
+    pub(super) const fn new(own: &'static [&'static str]) -> Self {
+        Keys { own, shared: &[], aliases: &[] }
     }
 
     fn lookup(&self, text: &str) -> Option<&'static str> {
         let alias = self.aliases.iter().find(|(alias, _)| *alias == text).map(|(_, known)| *known);
-        alias.or_else(|| self.known.iter().find(|known| **known == text).copied())
+        alias.or_else(|| self.all().find(|known| *known == text))
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &'static str> {
+        self.own.iter().chain(self.shared).copied()
+    }
+
+    fn listed(&self) -> String {
+        listed(&self.all().collect::<Vec<_>>())
     }
 }
 
@@ -53,7 +64,7 @@ impl<'t> Section<'t> {
                     }
                 }
             }
-            _ => report.expected(node, &format!("a map with the keys {}", listed(keys.known))),
+            _ => report.expected(node, &format!("a map with the keys {}", keys.listed())),
         }
         section
     }
@@ -96,19 +107,16 @@ impl<'t> Section<'t> {
 
 fn known_key(key: &Node, keys: &Keys, report: &mut Report) -> Option<&'static str> {
     let Value::Text(text) = &key.value else {
-        report.expected(key, &format!("a key: {}", listed(keys.known)));
+        report.expected(key, &format!("a key: {}", keys.listed()));
         return None;
     };
     let known = keys.lookup(text);
     if known.is_none() {
         let hint = match &**text {
             "<<" => "; YAML merge keys are not supported".to_owned(),
-            text => did_you_mean(text, keys.known.iter().copied()),
+            text => report.did_you_mean(text, keys.all()),
         };
-        report.error(
-            key,
-            format!("`{}` is no key here, accepted are {}{hint}", shown(text), listed(keys.known)),
-        );
+        report.error(key, format!("`{}` is no key here, accepted are {}{hint}", shown(text), keys.listed()));
     }
     known
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::rules::parse_net;
+use super::rules::{parse_name, parse_net};
 use crate::decide::name::NamePattern;
 
 /// The largest list file.
@@ -46,8 +46,8 @@ pub(super) struct BadLines {
 /// # Errors
 /// The file cannot be read, is no regular file, or too large.
 pub(super) fn read_file(path: &Path, add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+    // Asked before it is opened: opening a named pipe would wait for a writer.
+    let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -55,7 +55,7 @@ pub(super) fn read_file(path: &Path, add: impl FnMut(Entry, u32)) -> io::Result<
         return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     // What grows while it is read is cut at the same limit.
-    read(BufReader::new(file.take(MAX_FILE_BYTES)), add)
+    read(BufReader::new(File::open(path)?.take(MAX_FILE_BYTES)), add)
 }
 
 fn read(mut input: impl BufRead, mut add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {
@@ -142,14 +142,10 @@ fn parse_word(word: &str) -> Option<Entry> {
 
 /// A domain of a list covers itself and the names below it; `*.example.com` only those.
 fn covering(name: &str) -> Option<NamePattern> {
-    let last_label = name.trim_end_matches('.').rsplit('.').next().unwrap_or("");
-    if last_label.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
     if name.starts_with('.') || name.starts_with("*.") {
-        NamePattern::parse(name).ok()
+        parse_name(name).ok()
     } else {
-        NamePattern::parse(&format!(".{name}")).ok()
+        parse_name(&format!(".{name}")).ok()
     }
 }
 
@@ -223,6 +219,9 @@ mod tests {
         check("443");
         check("10.0.0.0/33");
         check("1.2.3.4.5");
+        check("ads.example.com:443");
+        check("https://ads.example.com/");
+        check("ads.example.com,b.example");
         check(&"a".repeat(100_000));
         check(&"a".repeat(4095));
         check(&"a".repeat(4096));
@@ -235,5 +234,64 @@ mod tests {
         assert_eq!(bad, BadLines { count: 1000, first: vec![1, 2, 3, 4, 5] });
         let (_, bad) = entries(b"\xff\xfe\n\0\n");
         assert_eq!(bad.count, 2);
+    }
+
+    /// The rest of a line that is too long is no line of its own.
+    #[test]
+    fn long_lines_are_passed_over_as_a_whole() {
+        // The end of the line would be an entry if it were read by itself.
+        let check = |len: usize, fine: bool| {
+            let (begin, end) = ("a.example", " 192.0.2.9\n");
+            let padding = " ".repeat(len - begin.len() - " #".len() - end.len());
+            let text = format!("{begin} #{padding}{end}192.0.2.1");
+            let (entries, bad) = entries(text.as_bytes());
+            let lines: Vec<u32> = entries.iter().map(|(_, line)| *line).collect();
+            let (expected, bad_lines) = if fine { (vec![1, 2], 0) } else { (vec![2], 1) };
+            assert_eq!((lines, bad.count), (expected, bad_lines), "{len}");
+        };
+        check(100, true);
+        check(4096, true);
+        check(4097, false);
+        check(4096 + " 192.0.2.9".len(), false);
+        check(60_000, false);
+    }
+
+    #[test]
+    fn any_bytes_are_lines() {
+        let pieces: &[&[u8]] = &[
+            b"0.0.0.0 ",
+            b"a.example",
+            b"||",
+            b"^",
+            b"\n",
+            b"\r\n",
+            b"#",
+            b" ",
+            b"*.",
+            b".",
+            b"/",
+            b"\0",
+            b"\xff",
+            b"xn--",
+            b"::",
+            b"\xc3\xa4",
+        ];
+        let mut state = 2_463_534_242u32;
+        let mut text = Vec::new();
+        for _ in 0..100_000 {
+            // xorshift (Marsaglia 2003)
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            text.extend_from_slice(pieces[state as usize % pieces.len()]);
+        }
+        let lines = text.split(|&byte| byte == b'\n').count() as u32;
+        let mut last = 0;
+        let bad = read(text.as_slice(), |_, line| {
+            assert!(line >= last && line <= lines);
+            last = line;
+        })
+        .unwrap();
+        assert!(last > 0 && bad.count > 0 && bad.count <= lines);
     }
 }

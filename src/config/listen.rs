@@ -11,7 +11,7 @@ use super::rules::parse_net;
 use super::tree::{Node, Value};
 use crate::decide::addr_set::AddrSet;
 
-const KEYS: Keys =
+pub(super) const KEYS: Keys =
     Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]);
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).

@@ -41,53 +41,15 @@ const MAX_FILE_BYTES: usize = 4 << 20;
 /// Listeners that the summary names.
 const MAX_LISTENERS_SHOWN: usize = 16;
 
-/// What may stand at the top level: its own keys, and those of `service`.
-const TOP_KEYS: Keys = Keys::new(&[
-    "service",
-    "vars",
-    "rules",
-    "listen",
-    "certs",
-    "dnsNameservers",
-    "debug",
-    "timeout",
-    "output",
-    "limits",
-    "metrics",
-    "parse",
-    "dns",
-    "log",
-    "workers",
-    "user",
-    "group",
-    "interceptFallback",
-    "endAtClose",
-    "users",
-    "devices",
-    "tests",
-]);
+/// What may stand at the top level; the settings of `service` may, too.
+const TOP_KEYS: Keys = Keys {
+    own: &["service", "vars", "rules", "users", "devices", "tests"],
+    shared: service::SETTINGS,
+    aliases: &[],
+};
 
-/// What may stand under `service`: its own keys, and `vars` and `rules`.
-const SERVICE_KEYS: Keys = Keys::new(&[
-    "listen",
-    "certs",
-    "dnsNameservers",
-    "debug",
-    "timeout",
-    "output",
-    "limits",
-    "metrics",
-    "parse",
-    "dns",
-    "log",
-    "workers",
-    "user",
-    "group",
-    "interceptFallback",
-    "endAtClose",
-    "vars",
-    "rules",
-]);
+/// What may stand under `service`.
+const SERVICE_KEYS: Keys = Keys { own: &["vars", "rules"], shared: service::SETTINGS, aliases: &[] };
 
 /// What the command line adds to a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -245,12 +207,24 @@ fn listeners(
     }
     let listeners = listen::listeners(node, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
-        && addr.port() != 0
-        && listeners.iter().any(|listener| listener.addr == addr)
+        && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
     {
-        report.error(node, format!("{addr} is a listener's address: metrics need one of their own"));
+        report.error(
+            node,
+            format!(
+                "{addr} and the listener on {} cannot both be bound: metrics need a port of their own",
+                listener.addr
+            ),
+        );
     }
     listeners
+}
+
+/// Whether only one of them can be bound.
+fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip()
+        || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && a.port() != 0 && same_ip
 }
 
 fn summary(plan: &Plan, vars: &Variables<'_>) -> String {

@@ -67,6 +67,11 @@ impl Problems {
         self.list.iter()
     }
 
+    /// The kept problems themselves.
+    pub(super) fn into_vec(self) -> Vec<Problem> {
+        self.list
+    }
+
     /// How many more there were.
     pub fn omitted(&self) -> usize {
         self.omitted
@@ -173,9 +178,14 @@ impl Report {
     pub(super) fn expected_word(&mut self, node: &Node, what: &str, words: &[&str]) {
         let mut accepted = format!("{what}: {}", listed(words));
         if let Value::Text(text) = &node.value {
-            accepted.push_str(&did_you_mean(text, words.iter().copied()));
+            accepted.push_str(&self.did_you_mean(text, words.iter().copied()));
         }
         self.expected(node, &accepted);
+    }
+
+    /// The hint at the nearest of `words`, while somebody will still see it.
+    pub(super) fn did_you_mean<W: AsRef<str>>(&self, found: &str, words: impl Iterator<Item = W>) -> String {
+        if self.errors.list.len() < MAX_PROBLEMS { did_you_mean(found, words) } else { String::new() }
     }
 
     /// Whether nothing is wrong so far.
@@ -186,13 +196,6 @@ impl Report {
     /// All errors and all warnings, with their places.
     pub(super) fn resolve(self, root: &Node, file: &Path) -> (Problems, Problems) {
         (self.errors.resolve(root, file), self.warnings.resolve(root, file))
-    }
-}
-
-impl Problems {
-    /// The kept problems themselves.
-    pub(super) fn into_vec(self) -> Vec<Problem> {
-        self.list
     }
 }
 
@@ -224,18 +227,20 @@ pub(super) fn listed(words: &[&str]) -> String {
 }
 
 /// ``, did you mean `port`?`` where one of `words` is near enough to `found`, else nothing.
-pub(super) fn did_you_mean<'w>(found: &str, words: impl Iterator<Item = &'w str>) -> String {
+fn did_you_mean<W: AsRef<str>>(found: &str, words: impl Iterator<Item = W>) -> String {
     let found: Vec<char> = found.to_lowercase().chars().collect();
     if found.len() > MAX_NEAREST_CHARS {
         return String::new();
     }
     let nearest = words
         .take(MAX_NEAREST_WORDS)
-        .map(|word| (distance(&found, &word.to_lowercase().chars().collect::<Vec<_>>()), word))
+        .map(|word| (distance(&found, &word.as_ref().to_lowercase().chars().collect::<Vec<_>>()), word))
         .min_by_key(|(distance, _)| *distance);
     match nearest {
-        Some((distance, word)) if distance <= (found.len() / 3).max(1) && distance < word.chars().count() => {
-            format!(", did you mean `{word}`?")
+        Some((distance, word))
+            if distance <= (found.len() / 3).max(1) && distance < word.as_ref().chars().count() =>
+        {
+            format!(", did you mean `{}`?", word.as_ref())
         }
         _ => String::new(),
     }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::decode::{Keys, Section, items, list, parse_bool, parse_port, scalar};
-use super::problem::{Report, did_you_mean, listed, shown};
+use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
-use super::vars::Variables;
+use super::vars::{Variables, Want};
 use crate::decide::name::NamePattern;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term,
@@ -17,60 +17,32 @@ use crate::decide::{Action, L4, L5};
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
 
-const MATCH_KEYS: Keys = Keys {
-    known: &[
-        "src",
-        "dest",
-        "port",
-        "sport",
-        "protoL3",
-        "protoL4",
-        "protoL5",
-        "encrypted",
-        "dns",
-        "ech",
-        "esni",
-        "cert",
-        "protoL7",
-        "host",
-        "path",
-        "mac",
-        "device",
-        "user",
-        "limit",
-        "time",
-        "action",
-    ],
-    aliases: FIELD_ALIASES,
-};
+/// Fields stand under `match` or beside it.
+const FIELDS: &[&str] = &[
+    "src",
+    "dest",
+    "port",
+    "sport",
+    "protoL3",
+    "protoL4",
+    "protoL5",
+    "encrypted",
+    "dns",
+    "ech",
+    "esni",
+    "cert",
+    "protoL7",
+    "host",
+    "path",
+    "mac",
+    "device",
+    "user",
+    "limit",
+    "time",
+];
 
-const RULE_KEYS: Keys = Keys {
-    known: &[
-        "match",
-        "action",
-        "src",
-        "dest",
-        "port",
-        "sport",
-        "protoL3",
-        "protoL4",
-        "protoL5",
-        "encrypted",
-        "dns",
-        "ech",
-        "esni",
-        "cert",
-        "protoL7",
-        "host",
-        "path",
-        "mac",
-        "device",
-        "user",
-        "limit",
-        "time",
-    ],
-    aliases: FIELD_ALIASES,
-};
+pub(super) const RULE_KEYS: Keys = Keys { own: &["match", "action"], shared: FIELDS, aliases: FIELD_ALIASES };
+const MATCH_KEYS: Keys = Keys { own: &["action"], shared: FIELDS, aliases: FIELD_ALIASES };
 
 /// Actions, those to come as `None`.
 const ACTIONS: &[(&str, Option<Action>)] = &[
@@ -186,7 +158,7 @@ const ECHS: Kind<EchValue> =
 fn values<'t, T: Copy>(
     node: &'t Node,
     kind: &Kind<T>,
-    vars: &Variables<'t>,
+    vars: &mut Variables<'t>,
     report: &mut Report,
 ) -> Vec<Term<T>> {
     let mut terms = Vec::new();
@@ -194,7 +166,7 @@ fn values<'t, T: Copy>(
         let Some(name) = text.strip_prefix('$') else {
             match (kind.parse)(text) {
                 Some(value) => terms.push(Term { negated, value }),
-                None => report.expected(item, &kind.accepted(text)),
+                None => report.expected(item, &kind.accepted(text, report)),
             }
             return;
         };
@@ -218,11 +190,11 @@ fn values<'t, T: Copy>(
 }
 
 impl<T> Kind<T> {
-    fn accepted(&self, found: &str) -> String {
+    fn accepted(&self, found: &str, report: &Report) -> String {
         if self.accepted.is_empty() {
             format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
         } else {
-            let hint = did_you_mean(found, self.accepted.iter().copied());
+            let hint = report.did_you_mean(found, self.accepted.iter().copied());
             format!("{}: {}, or `$variable`{hint}", self.what, listed(self.accepted))
         }
     }
@@ -232,9 +204,10 @@ fn addrs<'t>(node: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> V
     let mut terms = Vec::new();
     each_value(node, report, |item, negated, text, report| {
         let value = match text.strip_prefix('$') {
-            Some(name) => {
-                vars.find(name, item, report).and_then(|id| vars.addrs(id, item, report)).map(AddrValue::List)
-            }
+            Some(name) => vars
+                .find(name, item, report)
+                .and_then(|id| vars.list(id, Want::Addrs, item, report))
+                .map(AddrValue::List),
             None => {
                 let net = parse_net(text);
                 if net.is_none() {
@@ -255,11 +228,12 @@ fn names<'t>(node: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> V
     let mut terms = Vec::new();
     each_value(node, report, |item, negated, text, report| {
         let value = match text.strip_prefix('$') {
-            Some(name) => {
-                vars.find(name, item, report).and_then(|id| vars.names(id, item, report)).map(NameValue::List)
-            }
+            Some(name) => vars
+                .find(name, item, report)
+                .and_then(|id| vars.list(id, Want::Names, item, report))
+                .map(NameValue::List),
             None if text.eq_ignore_ascii_case("none") => Some(NameValue::None),
-            None => match NamePattern::parse(text) {
+            None => match parse_name(text) {
                 Ok(pattern) => Some(NameValue::Pattern(pattern)),
                 Err(why) => {
                     let accepted = "`example.com`, `*.example.com`, `.example.com`, `none`, or `$variable`";
@@ -297,19 +271,35 @@ fn each_value<'t>(
     }
 }
 
-/// An address or a prefix; a v4-mapped one is its IPv4 address.
+/// An address or a prefix, without what stands behind the prefix; a v4-mapped one is its IPv4 address.
 pub(super) fn parse_net(text: &str) -> Option<IpNet> {
     let net = match text.parse::<IpNet>() {
         Ok(net) => net,
         Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
     };
-    Some(match net {
+    let net = match net {
         IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
             (Some(addr), Some(prefix_len)) => Ipv4Net::new(addr, prefix_len).ok()?.into(),
             _ => net,
         },
         IpNet::V4(_) => net,
-    })
+    };
+    Some(net.trunc())
+}
+
+/// A name as rules and lists have it. Stricter than what a client may send: a port, path or typing error in a name would
+/// make a rule that never matches.
+pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
+    if text.contains(|c: char| {
+        c.is_ascii() && !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
+    }) {
+        return Err("letters, digits, `-`, `_` and `.`, without port and path");
+    }
+    let last_label = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if !last_label.is_empty() && last_label.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("the last label is a number");
+    }
+    NamePattern::parse(text)
 }
 
 /// `443` or `8000-8999`.

@@ -9,6 +9,26 @@ use super::problem::Report;
 use super::tree::{Node, Value};
 use crate::identify::Parsers;
 
+/// Keys that stand under `service` or at the top level.
+pub(super) const SETTINGS: &[&str] = &[
+    "listen",
+    "certs",
+    "dnsNameservers",
+    "debug",
+    "timeout",
+    "output",
+    "limits",
+    "metrics",
+    "parse",
+    "dns",
+    "log",
+    "workers",
+    "user",
+    "group",
+    "interceptFallback",
+    "endAtClose",
+];
+
 /// Nameservers that are asked for one name at most.
 const MAX_NAMESERVERS: usize = 8;
 /// Worker threads.

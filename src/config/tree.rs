@@ -16,6 +16,10 @@ const MAX_VALUES: u32 = 1 << 20;
 /// Bytes of text in all values, aliases counted each time they are used.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 
+/// Flow lists and maps inside each other. The YAML library reads 128 levels of any kind, but takes time that grows with
+/// the square of the brackets before it says so. Those in text and comments count here, too.
+const MAX_OPEN_BRACKETS: usize = 512;
+
 /// Where something stands in the file; both from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -72,7 +76,7 @@ pub(super) struct SyntaxError {
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     // A byte order mark is allowed at the start of a YAML stream (YAML 1.2.2 §5.2).
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(error) = forbidden_character(text) {
+    if let Some(error) = forbidden_character(text).or_else(|| too_many_brackets(text)) {
         return Err(error);
     }
     let mut builder = Builder { next_id: 0, text_bytes: 0, last_place: Place::START };
@@ -275,7 +279,7 @@ fn explain(text: &str, error: &serde_yaml::Error) -> SyntaxError {
                 message: "a second document begins here: a configuration is one document".to_owned(),
             };
         }
-        return SyntaxError { place: Place::START, message: format!("the YAML is not valid: {message}") };
+        return SyntaxError { place: Place::START, message: format!("the YAML cannot be read: {message}") };
     };
     let place = Place {
         line: u32::try_from(location.line()).unwrap_or(u32::MAX),
@@ -297,7 +301,7 @@ fn explain(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     } else {
         ""
     };
-    SyntaxError { place, message: format!("the YAML is not valid: {message}{hint}") }
+    SyntaxError { place, message: format!("the YAML cannot be read: {message}{hint}") }
 }
 
 /// Control characters have no place in YAML (YAML 1.2.2 §5.1), and the parser could not say where they are.
@@ -310,6 +314,25 @@ fn forbidden_character(text: &str) -> Option<SyntaxError> {
         place,
         message: format!("the character U+{:04X} is not allowed in YAML", u32::from(c)),
     })
+}
+
+fn too_many_brackets(text: &str) -> Option<SyntaxError> {
+    let mut open = 0usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > MAX_OPEN_BRACKETS {
+            let place = Place::after(text.get(..at).unwrap_or_default());
+            return Some(SyntaxError {
+                place,
+                message: format!("more than {MAX_OPEN_BRACKETS} brackets are open"),
+            });
+        }
+    }
+    None
 }
 
 /// The line in which a second document begins: by `---`, or after `...`.
@@ -372,7 +395,7 @@ mod tests {
         );
         check(
             "a: \"x at line 7 column 7\"\nx at line 7 column 7: !t 340282366920938463463374607431768211456",
-            &["1:1 ", "1:1 a", "1:4 a", "2:1 x at line 7 column 7", "2:24 x at line 7 column 7"],
+            &["1:1 ", "1:1 a", "1:4 a", "2:1 x at line 7 column 7", "2:23 x at line 7 column 7"],
         );
     }
 

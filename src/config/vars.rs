@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use super::decode::{Keys, Section, items, list, scalar, text};
 use super::list_file::{self, Entry};
-use super::problem::{Report, did_you_mean, shown};
-use super::rules::parse_net;
+use super::problem::{Report, shown};
+use super::rules::{parse_name, parse_net};
 use super::tree::{Node, Value};
 use crate::decide::list::{List, ListBuilder, Source};
-use crate::decide::name::NamePattern;
 
 const KEYS: Keys = Keys::new(&["name", "value", "file"]);
 
 /// Bytes of a variable's name.
 const MAX_NAME_BYTES: usize = 64;
+
+/// Values that are copied out of variables into rules, all rules together.
+const MAX_COPIED_VALUES: usize = 1 << 20;
 
 /// All variables of a configuration.
 pub(super) struct Variables<'t> {
@@ -24,18 +26,22 @@ pub(super) struct Variables<'t> {
     folder: &'t Path,
     all: Vec<Variable<'t>>,
     by_name: HashMap<&'t str, usize>,
+    /// Values copied into rules so far.
+    copied: usize,
 }
 
 struct Variable<'t> {
     name: &'t str,
     content: Content<'t>,
-    /// The lists that were asked for so far, or why there is none.
-    addrs: Option<Result<Arc<List>, String>>,
-    names: Option<Result<Arc<List>, String>>,
 }
 
 enum Content<'t> {
-    Inline(&'t [Node]),
+    Inline {
+        values: &'t [Node],
+        /// The lists that were asked for so far, or why there is none.
+        addrs: Option<Result<Arc<List>, String>>,
+        names: Option<Result<Arc<List>, String>>,
+    },
     File {
         node: &'t Node,
         read: Option<FileList>,
@@ -45,7 +51,6 @@ enum Content<'t> {
 }
 
 /// A list file after it was read.
-#[derive(Clone)]
 enum FileList {
     Read {
         list: Arc<List>,
@@ -56,6 +61,13 @@ enum FileList {
     Unreadable,
 }
 
+/// What a field compares.
+#[derive(Clone, Copy)]
+pub(super) enum Want {
+    Addrs,
+    Names,
+}
+
 /// A variable that exists.
 #[derive(Clone, Copy)]
 pub(super) struct VarId(usize);
@@ -63,7 +75,7 @@ pub(super) struct VarId(usize);
 impl<'t> Variables<'t> {
     /// Reads `vars`; relative paths of files start from `folder`.
     pub(super) fn read(node: Option<&'t Node>, folder: &'t Path, report: &mut Report) -> Self {
-        let mut variables = Variables { folder, all: Vec::new(), by_name: HashMap::new() };
+        let mut variables = Variables { folder, all: Vec::new(), by_name: HashMap::new(), copied: 0 };
         for entry in node.map_or(&[][..], |node| list(node, "a list of variables: `- name: …`", report)) {
             match &entry.value {
                 Value::Map(_) => variables.insert(entry, report),
@@ -103,7 +115,7 @@ impl<'t> Variables<'t> {
             return;
         }
         self.by_name.insert(name, self.all.len());
-        self.all.push(Variable { name, content, addrs: None, names: None });
+        self.all.push(Variable { name, content });
     }
 
     /// The variable that `item` of a rule names, without `$`.
@@ -112,8 +124,8 @@ impl<'t> Variables<'t> {
             return Some(VarId(*index));
         }
         // As rules write them.
-        let names: Vec<String> = self.all.iter().map(|variable| format!("${}", variable.name)).collect();
-        let hint = did_you_mean(&format!("${name}"), names.iter().map(String::as_str));
+        let names = self.all.iter().map(|variable| format!("${}", variable.name));
+        let hint = report.did_you_mean(&format!("${name}"), names);
         report.error(item, format!("there is no variable `${}`{hint}", shown(name)));
         None
     }
@@ -135,14 +147,29 @@ impl<'t> Variables<'t> {
 
     /// The values as they stand in the configuration, for fields whose values are few.
     pub(super) fn values(
-        &self,
+        &mut self,
         VarId(id): VarId,
         item: &Node,
         what: &str,
         report: &mut Report,
     ) -> &'t [Node] {
         match self.all.get(id).map(|variable| (variable.name, &variable.content)) {
-            Some((_, Content::Inline(values))) => values,
+            // Copied into a rule, no values would be a field without a condition, which matches everything.
+            Some((name, Content::Inline { values: [], .. })) => {
+                report.error(item, format!("`${name}` is empty: there is nothing to compare with"));
+                &[]
+            }
+            Some((_, Content::Inline { values, .. })) => {
+                self.copied = self.copied.saturating_add(values.len());
+                if self.copied > MAX_COPIED_VALUES {
+                    report.error(
+                        item,
+                        format!("the rules use more than {MAX_COPIED_VALUES} ports and words of variables"),
+                    );
+                    return &[];
+                }
+                values
+            }
             Some((name, Content::File { .. })) => {
                 report.error(
                     item,
@@ -154,78 +181,44 @@ impl<'t> Variables<'t> {
         }
     }
 
-    /// The variable as a list of addresses.
-    pub(super) fn addrs(&mut self, id: VarId, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-        let (name, file) = self.file_list(id, report)?;
-        if let Some((list, nets, names)) = file {
-            if nets == 0 && names != 0 {
-                report.error(item, format!("`${name}` holds {names} names and no address"));
-                return None;
-            }
-            return Some(list);
-        }
-        let VarId(index) = id;
-        let variable = self.all.get_mut(index)?;
-        let Content::Inline(values) = variable.content else { return None };
-        let made = variable.addrs.get_or_insert_with(|| {
-            inline_list(name, values, |list, text, line| match parse_net(text) {
-                Some(net) => {
-                    list.net(net, line);
-                    Ok(())
-                }
-                None => Err("which is not an address"),
-            })
-        });
-        reported(made, item, report)
-    }
-
-    /// The variable as a list of names.
-    pub(super) fn names(&mut self, id: VarId, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-        let (name, file) = self.file_list(id, report)?;
-        if let Some((list, nets, names)) = file {
-            if names == 0 && nets != 0 {
-                report.error(item, format!("`${name}` holds {nets} addresses and no name"));
-                return None;
-            }
-            return Some(list);
-        }
-        let VarId(index) = id;
-        let variable = self.all.get_mut(index)?;
-        let Content::Inline(values) = variable.content else { return None };
-        let made = variable.names.get_or_insert_with(|| {
-            inline_list(name, values, |list, text, line| {
-                if text.eq_ignore_ascii_case("none") {
-                    return Err("which stands for traffic without a name: write it in the rule itself");
-                }
-                if parse_net(text).is_some() {
-                    return Err("which is an address, not a name");
-                }
-                if text.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err("which is not a name");
-                }
-                list.name(NamePattern::parse(text).map_err(|_| "which is not a name")?, line);
-                Ok(())
-            })
-        });
-        reported(made, item, report)
-    }
-
-    /// The name of the variable, and its list if it is a file; `None` if it could not be read, which is reported once.
-    #[allow(clippy::type_complexity)]
-    fn file_list(
+    /// The variable as a list of what a field compares; the same list for every use.
+    pub(super) fn list(
         &mut self,
         VarId(id): VarId,
+        want: Want,
+        item: &Node,
         report: &mut Report,
-    ) -> Option<(&'t str, Option<(Arc<List>, usize, usize)>)> {
+    ) -> Option<Arc<List>> {
         let folder = self.folder;
         let variable = self.all.get_mut(id)?;
+        let name = variable.name;
         match &mut variable.content {
-            Content::Inline(_) => Some((variable.name, None)),
+            Content::Inline { values, addrs, names } => {
+                let (made, add) = match want {
+                    Want::Addrs => (addrs, add_addr as AddValue),
+                    Want::Names => (names, add_name as AddValue),
+                };
+                match made.get_or_insert_with(|| inline_list(name, values, add)) {
+                    Ok(list) => Some(Arc::clone(list)),
+                    Err(message) => {
+                        report.error(item, message.clone());
+                        None
+                    }
+                }
+            }
             Content::File { node, read } => {
-                let name = variable.name;
                 match read.get_or_insert_with(|| read_file(name, node, folder, report)) {
                     FileList::Read { list, nets, names } => {
-                        Some((name, Some((Arc::clone(list), *nets, *names))))
+                        // A file may hold both; the other kind is passed over.
+                        let (wanted, others, message) = match want {
+                            Want::Addrs => (*nets, *names, "holds names, and no address"),
+                            Want::Names => (*names, *nets, "holds addresses, and no name"),
+                        };
+                        if wanted == 0 && others != 0 {
+                            report.error(item, format!("`${name}` {message}"));
+                            return None;
+                        }
+                        Some(Arc::clone(list))
                     }
                     FileList::Unreadable => None,
                 }
@@ -245,7 +238,7 @@ fn inline<'t>(value: &'t Node, report: &mut Report) -> Content<'t> {
     if values.is_empty() {
         report.warn(value, "an empty variable: no traffic matches it");
     }
-    let mut content = Content::Inline(values);
+    let mut content = Content::Inline { values, addrs: None, names: None };
     for item in values {
         match scalar(item).map(str::trim) {
             Some(text) if text.starts_with('$') => {
@@ -270,12 +263,27 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
+/// Adds a value and its line to a list, or says why it is none of the list's kind.
+type AddValue = fn(&mut ListBuilder, &str, u32) -> Result<(), &'static str>;
+
+fn add_addr(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'static str> {
+    list.net(parse_net(text).ok_or("which is not an address")?, line);
+    Ok(())
+}
+
+fn add_name(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'static str> {
+    if text.eq_ignore_ascii_case("none") {
+        return Err("which stands for traffic without a name: write it in the rule itself");
+    }
+    if parse_net(text).is_some() {
+        return Err("which is an address, not a name");
+    }
+    list.name(parse_name(text).map_err(|_| "which is not a name")?, line);
+    Ok(())
+}
+
 /// Builds a list of one kind; the error names the first value that is of another.
-fn inline_list(
-    name: &str,
-    values: &[Node],
-    mut add: impl FnMut(&mut ListBuilder, &str, u32) -> Result<(), &'static str>,
-) -> Result<Arc<List>, String> {
+fn inline_list(name: &str, values: &[Node], add: AddValue) -> Result<Arc<List>, String> {
     let mut list = ListBuilder::new(name.to_owned(), Source::Inline);
     for value in values {
         let Some(text) = scalar(value) else { continue };
@@ -283,17 +291,6 @@ fn inline_list(
             .map_err(|why| format!("`${name}` holds `{}` (line {}), {why}", shown(text), value.place.line))?;
     }
     Ok(Arc::new(list.build()))
-}
-
-/// The list, or the reason at the place of the rule that uses it.
-fn reported(made: &Result<Arc<List>, String>, item: &Node, report: &mut Report) -> Option<Arc<List>> {
-    match made {
-        Ok(list) => Some(Arc::clone(list)),
-        Err(message) => {
-            report.error(item, message.clone());
-            None
-        }
-    }
 }
 
 fn read_file(name: &str, node: &Node, folder: &Path, report: &mut Report) -> FileList {
