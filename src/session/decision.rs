@@ -145,7 +145,8 @@ impl Session {
         }
     }
 
-    /// The rules' word on the destination, or on all its addresses together: one that is accepted is enough.
+    /// The rules' word on the destination, or on all its addresses together: one that is accepted is enough, and only those
+    /// are dialled.
     fn outlook(&mut self, env: &Env<'_>) -> Outlook {
         let Some((_, addrs)) = &self.resolved else {
             return match self.plan.rules.decide(&self.facts, env.locals) {
@@ -157,18 +158,24 @@ impl Session {
         };
         let mut facts = self.facts.clone();
         let (mut accepted, mut open) = (Vec::new(), Vec::new());
-        let (mut yes, mut no, mut need) = (None, None, None);
+        let (mut yes, mut elsewhere, mut no, mut need) = (None, None, None, None);
         for &addr in addrs {
             facts.dest = Known::Is(addr.to_canonical());
             match self.plan.rules.decide(&facts, env.locals) {
-                Decision::Verdict(verdict) if verdict.action == Action::Deny => {
-                    no.get_or_insert((verdict, addr));
-                }
-                Decision::Verdict(verdict) => {
-                    yes.get_or_insert(verdict);
-                    accepted.push(addr);
-                    open.push(addr);
-                }
+                Decision::Verdict(verdict) => match verdict.action {
+                    Action::Accept => {
+                        yes.get_or_insert(verdict);
+                        accepted.push(addr);
+                        open.push(addr);
+                    }
+                    Action::Redirect => {
+                        elsewhere.get_or_insert((verdict, addr));
+                        open.push(addr);
+                    }
+                    Action::Deny => {
+                        no.get_or_insert((verdict, addr));
+                    }
+                },
                 Decision::Need(next) => {
                     need.get_or_insert(next);
                     open.push(addr);
@@ -182,10 +189,11 @@ impl Session {
             }
             return Outlook::Need(need);
         }
-        let shown = accepted.first().copied().or(no.map(|(_, addr)| addr));
+        let otherwise = elsewhere.or(no);
+        let shown = accepted.first().copied().or(otherwise.map(|(_, addr)| addr));
         self.facts.dest = shown.map_or(Known::Absent, |addr| Known::Is(addr.to_canonical()));
         let denied = Verdict { action: Action::Deny, rule: RuleId::Default };
-        Outlook::Verdict(yes.or(no.map(|(verdict, _)| verdict)).unwrap_or(denied), accepted)
+        Outlook::Verdict(yes.or(otherwise.map(|(verdict, _)| verdict)).unwrap_or(denied), accepted)
     }
 
     fn carry_out(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
