@@ -212,7 +212,12 @@ impl Session {
     pub fn connected(&mut self) -> Step {
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
-            Owed::Response(request) => self.exchange(&request),
+            Owed::Response(request) => {
+                let step = self.exchange(&request);
+                // Until it is answered: a refusal still depends on what was asked.
+                self.owed = Owed::Response(request);
+                step
+            }
             Owed::Established => {
                 self.reply.extend_from_slice(http1::ESTABLISHED);
                 Step::Tunnel { to_server: self.take_prelude() }
@@ -377,7 +382,7 @@ impl Session {
         let owes_http = !matches!(self.owed, Owed::Nothing) || self.state == State::RequestHead;
         if owes_http {
             return match super::request::status_of(reason) {
-                Some((status, text)) => Wire::Say(http1::reply(status, text, true)),
+                Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
                 None => Wire::Quiet,
             };
         }

@@ -53,7 +53,8 @@ impl Session {
                     && request.body == Framing::None
                     && self.prelude.len() <= request.len =>
             {
-                self.reply.extend(http1::reply(403, DENIED, false));
+                let reply = self.http_reply(403, DENIED, false);
+                self.reply.extend(reply);
                 self.next_request(Vec::new(), env)
             }
             _ => self.close(CloseReason::Denied),
@@ -63,7 +64,10 @@ impl Session {
     /// The exchange broke. `answered`: the client has seen a part of the response, so only a reset tells it the truth.
     pub fn exchange_failed(&mut self, reason: CloseReason, answered: bool) -> Step {
         match status_of(reason) {
-            Some((status, text)) if !answered => self.say(http1::reply(status, text, true), reason),
+            Some((status, text)) if !answered => {
+                let reply = self.http_reply(status, text, true);
+                self.say(reply, reason)
+            }
             _ => {
                 self.go(State::Closed);
                 Step::Close(Closing { reason, wire: Wire::Reset })
@@ -73,6 +77,16 @@ impl Session {
 
     fn reject(&mut self, reject: Reject) -> Step {
         self.say(http1::reply(reject.status, reject.reason, true), CloseReason::BadRequest)
+    }
+
+    /// An answer of our own to the request at hand: to HEAD without a body, which its client would take for the beginning
+    /// of the next answer.
+    pub(super) fn http_reply(&self, status: u16, text: &str, close: bool) -> Vec<u8> {
+        let method = match &self.owed {
+            Owed::Response(request) => &*request.method,
+            Owed::Established | Owed::Nothing => "",
+        };
+        http1::reply_to(method, status, text, close)
     }
 
     /// Ends the session with these bytes.
