@@ -156,8 +156,8 @@ impl Session {
     /// The client sent something.
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.prelude.is_empty() && self.state == State::RequestHead {
-            // Until the first byte of a request the idle time counts, from there on the time for a head.
+        if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
+            // Until the first byte of a further request the idle time counts, from there on the time for a head.
             self.waiting_since = env.now;
         }
         self.prelude.extend_from_slice(bytes);
