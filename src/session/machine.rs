@@ -181,13 +181,7 @@ impl Session {
     /// The time given with the last [`Step::Read`] has passed.
     pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
-            State::FirstBytes => {
-                let whole_by = self.whole_by();
-                if env.now < whole_by && self.has_begun() {
-                    return Step::Read { until: whole_by };
-                }
-                self.out_of_bytes(env)
-            }
+            State::FirstBytes => self.out_of_bytes(env),
             State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
                 self.close(CloseReason::Idle)
             }
@@ -328,7 +322,8 @@ impl Session {
             Outcome::TooLarge => self.incomplete(env),
             Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(env),
             Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
-            Outcome::NeedMore { .. } => Step::Read { until: self.in_time() },
+            Outcome::NeedMore { begun: true } => Step::Read { until: self.whole_by() },
+            Outcome::NeedMore { begun: false } => Step::Read { until: self.in_time() },
         }
     }
 
