@@ -1,0 +1,228 @@
+//! Conversations with the session machine under a fake clock: what happens on the left, what the session does on the right.
+
+mod connect;
+mod proxy_header;
+mod requests;
+mod transparent;
+mod walk;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Closing, Env, Report, Session, Step, Wire};
+use crate::accept::Wish;
+use crate::config::{self, LoadOptions, Plan};
+use crate::connect::dial::DialError;
+use crate::connect::resolve::ResolveError;
+use crate::decide::rules::Locals;
+use crate::decide::{Action, Verdict};
+use crate::session::CloseReason;
+use crate::wire::tls::tests::fixture;
+
+/// What happens to a session.
+#[derive(Debug, Clone, Copy)]
+enum In<'a> {
+    /// It begins, and the kernel says that it was going there.
+    To(&'a str),
+    /// It begins, and nobody knows where it was going, or the client will say so itself.
+    Start,
+    /// The client sends this.
+    Bytes(&'a [u8]),
+    /// The client sends this, byte by byte; what is expected is the session's answer to the last.
+    Slowly(&'a [u8]),
+    /// The client will send nothing more.
+    Eof,
+    /// Nothing happens until the deadline.
+    Silence,
+    /// The clock goes on by so many milliseconds and nothing is called.
+    Pause(u64),
+    /// The resolver's answer.
+    Addrs(&'a [&'a str]),
+    /// The resolver found nothing.
+    NoAddrs(ResolveError),
+    /// An attempt to connect stands.
+    Connected,
+    /// None does.
+    Unconnected(DialError),
+    /// The exchange ended well, and this was read behind the request.
+    Answered(&'a [u8]),
+    /// The exchange broke, after the client saw a part of it or before.
+    Broke(CloseReason, bool),
+    /// A new configuration is in force.
+    Reload(&'a str),
+}
+
+/// Hears the verdicts.
+#[derive(Default)]
+struct Verdicts(Vec<String>);
+
+impl Report for Verdicts {
+    fn verdict(&mut self, session: &Session, verdict: Verdict) {
+        assert_eq!(session.verdict(), Some(verdict), "the session does not know its own verdict");
+        let word = match verdict.action {
+            Action::Accept => "Accept",
+            Action::Deny => "Denied",
+            Action::Redirect => "Redirect",
+        };
+        self.0.push(format!("{word} {}", verdict.rule));
+    }
+}
+
+/// One session, the world around it, and its clock.
+struct Simulation {
+    start: Instant,
+    now: Instant,
+    plan: Arc<Plan>,
+    locals: Locals,
+    session: Session,
+    verdicts: Verdicts,
+    /// The step that the session waits in.
+    until: Option<Instant>,
+}
+
+const CLIENT: &str = "192.168.1.20:51234";
+
+impl Simulation {
+    fn new(config: &str) -> Self {
+        Self::from_client(config, CLIENT)
+    }
+
+    fn from_client(config: &str, client: &str) -> Self {
+        let plan = load(config);
+        let now = Instant::now();
+        let listener = plan.listeners[0].clone();
+        let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
+        let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
+        Simulation { start: now, now, plan, locals, session, verdicts: Verdicts::default(), until: None }
+    }
+
+    /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
+    fn happen(&mut self, input: In<'_>) -> String {
+        match input {
+            In::Pause(ms) => {
+                self.now += Duration::from_millis(ms);
+                return String::new();
+            }
+            In::Reload(config) => {
+                self.plan = load(config);
+                return String::new();
+            }
+            In::Slowly(bytes) => {
+                let (last, before) = bytes.split_last().unwrap();
+                for byte in before {
+                    let said = self.happen(In::Bytes(&[*byte]));
+                    assert!(said.starts_with("read"), "{said:?} before the last byte");
+                }
+                return self.happen(In::Bytes(&[*last]));
+            }
+            In::Silence => self.now = self.until.expect("a deadline"),
+            _ => {}
+        }
+        let step = self.tell(input);
+        self.until = if let Step::Read { until } = step { Some(until) } else { None };
+        let reply = self.session.take_reply();
+        let mut words: Vec<String> = std::mem::take(&mut self.verdicts.0);
+        if !reply.is_empty() {
+            words.push(first_line(&reply));
+        }
+        words.push(self.show(&step));
+        words.join(", ")
+    }
+
+    fn tell(&mut self, input: In<'_>) -> Step {
+        let Simulation { session, verdicts, plan, locals, .. } = self;
+        let env = &mut Env { now: self.now, plan, locals, report: verdicts };
+        match input {
+            In::To(addr) => session.start(Wish::Address(addr.parse().unwrap()), env),
+            In::Start => session.start(Wish::Lost, env),
+            In::Bytes(bytes) => session.bytes(bytes, env),
+            In::Eof => session.end_of_stream(env),
+            In::Silence => session.deadline(env),
+            In::Addrs(addrs) => {
+                session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
+            }
+            In::NoAddrs(error) => session.resolved(Err(error), env),
+            In::Connected => session.connected(),
+            In::Unconnected(error) => session.dial_failed(error),
+            In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
+            In::Broke(reason, answered) => session.exchange_failed(reason, answered),
+            In::Pause(_) | In::Reload(_) | In::Slowly(_) => unreachable!("done by the caller"),
+        }
+    }
+
+    fn show(&self, step: &Step) -> String {
+        match step {
+            Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::Resolve(name) => format!("resolve {name}"),
+            Step::Dial(addrs) => {
+                format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            }
+            Step::Tunnel { to_server } => format!("tunnel {}", to_server.len()),
+            Step::Exchange(exchange) => {
+                let behind = exchange.after_head.len();
+                let kept = if exchange.keep_alive { "" } else { ", then close" };
+                format!("exchange {} +{behind}{kept}", first_line(&exchange.head))
+            }
+            Step::Close(Closing { reason, wire }) => {
+                let wire = match wire {
+                    Wire::Reset => "reset".to_owned(),
+                    Wire::Quiet => "quiet".to_owned(),
+                    Wire::Say(words) if *words == [21, 3, 3, 0, 2, 2, 112] => "alert".to_owned(),
+                    Wire::Say(words) => first_line(words),
+                };
+                format!("close {}: {wire}", reason.as_str())
+            }
+        }
+    }
+}
+
+/// Reads `config` as the daemon would.
+fn load(config: &str) -> Arc<Plan> {
+    match config::load(config, Path::new("test.yml"), LoadOptions::default()) {
+        Ok(loaded) => Arc::new(loaded.plan),
+        Err(problems) => panic!("{problems}\n{config}"),
+    }
+}
+
+/// A configuration with one listener and these rules, each the inside of a YAML map.
+fn config(listener: &str, rules: &[&str]) -> String {
+    let rules: String = rules.iter().map(|rule| format!("  - {{ {rule} }}\n")).collect();
+    format!("service:\n  listen: [{{ {listener}, port: 4130 }}]\nrules:\n{rules}")
+}
+
+/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself.
+fn first_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let line = text.lines().next().unwrap_or_default();
+    match line.strip_prefix("HTTP/1.1 ") {
+        Some(status) => status.split(' ').next().unwrap_or_default().to_owned(),
+        None => line.to_owned(),
+    }
+}
+
+/// Holds a conversation and checks every line of it.
+#[track_caller]
+fn talk(config: &str, conversation: &[(In<'_>, &str)]) -> Simulation {
+    let mut simulation = Simulation::new(config);
+    go_on(&mut simulation, conversation);
+    simulation
+}
+
+#[track_caller]
+fn go_on(simulation: &mut Simulation, conversation: &[(In<'_>, &str)]) {
+    for (line, (input, expected)) in conversation.iter().enumerate() {
+        assert_eq!(simulation.happen(*input), *expected, "line {line}: {input:?}");
+    }
+}
+
+/// A ClientHello for `name`, in one record.
+fn hello(name: &str) -> Vec<u8> {
+    let body = fixture::HelloBody::new(vec![fixture::server_name(name)]);
+    fixture::record(&body.message())
+}
+
+/// A ClientHello without a name.
+fn nameless_hello() -> Vec<u8> {
+    fixture::record(&fixture::HelloBody::new(vec![fixture::supported_versions(&[0x0304])]).message())
+}
