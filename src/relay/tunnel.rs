@@ -51,11 +51,17 @@ impl Tunnel {
         seen: &mut dyn FnMut(&[u8]),
     ) -> Progress {
         let before = self.up.delivered() + self.down.delivered();
-        let up = match turn(&mut self.up, client, server, loan, seen) {
+        let up = turn(&mut self.up, client, server, loan, seen);
+        if matches!(up, Err(Failed::Sink(_))) {
+            // A server that no longer listens may have said why (RFC 9112 §9.6): its last words go first.
+            server.ready.readable = true;
+        }
+        let down = turn(&mut self.down, server, client, loan, &mut |_| {});
+        let up = match up {
             Ok(turn) => turn,
             Err(failed) => return broken(failed, Side::Client, Side::Server),
         };
-        let down = match turn(&mut self.down, server, client, loan, &mut |_| {}) {
+        let down = match down {
             Ok(turn) => turn,
             Err(failed) => return broken(failed, Side::Server, Side::Client),
         };
@@ -74,6 +80,12 @@ impl Tunnel {
     /// Whether exactly one direction is done.
     pub fn is_half_closed(&self) -> bool {
         self.up.is_done() != self.down.is_done()
+    }
+
+    /// Both directions, client to server first.
+    #[cfg(test)]
+    pub(super) fn directions(&self) -> [&Direction; 2] {
+        [&self.up, &self.down]
     }
 
     /// Gives back what was borrowed.
