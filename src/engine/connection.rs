@@ -19,7 +19,7 @@ use crate::connect::resolve::{Asker, ResolveError};
 use crate::decide::rules::Locals;
 use crate::identify::tcp::Identifier;
 use crate::identify::{Outcome, Parsers};
-use crate::relay::exchange::{self, Exchange};
+use crate::relay::exchange::{self, Asked, Exchange};
 use crate::relay::tunnel::{self, Tunnel};
 use crate::relay::{End, Loan, Ready, Side};
 use crate::session::{CloseReason, Closing, Env, Session, Step, Wire};
@@ -305,13 +305,9 @@ impl Connection {
             Step::Resolve(name) => self.resolve(key, session, name, tools),
             Step::Dial(addrs) => self.start_dialling(key, session, addrs, tools),
             Step::Exchange(wanted) => {
-                match Exchange::new(
-                    wanted.head,
-                    wanted.method,
-                    wanted.body,
-                    &wanted.after_head,
-                    wanted.keep_alive,
-                ) {
+                let asked =
+                    Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
+                match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
                     Ok(exchange) => {
                         self.life.open(&session);
                         self.stage = Stage::Exchanging(session, Box::new(exchange));

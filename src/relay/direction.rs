@@ -275,6 +275,22 @@ impl Direction {
         }
     }
 
+    /// Bytes that wait for the sink.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::Bytes { buffer, sent } => buffer.len() - sent,
+            Held::Piped { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Whether neither memory nor a pipe is held.
+    #[cfg(test)]
+    pub(super) fn is_empty_handed(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
     fn end_of_source(&mut self) -> Result<(), Failed> {
         self.body.finish().map_err(|_| Failed::Malformed)?;
         self.flow = Flow::Draining;

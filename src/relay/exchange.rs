@@ -13,6 +13,21 @@ use crate::wire::http1::{self, Framing, HeadEnd};
 /// Largest head of a response, in bytes.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
+/// Interim responses to one request: a server that reports progress sends one now and then, one that sends more keeps its
+/// client busy for nothing.
+const MAX_INTERIM: u8 = 100;
+
+/// What must be known of a request in order to relay its answer.
+#[derive(Debug)]
+pub struct Asked {
+    /// It tells how the response is framed.
+    pub method: Box<str>,
+    /// The client does not mean to close after this request.
+    pub keep_alive: bool,
+    /// Of HTTP/1.`minor`: clients of 1.0 must not get an interim response (RFC 9110 §15.2).
+    pub minor: u8,
+}
+
 /// How a turn of an exchange ended.
 #[derive(Debug)]
 pub enum Progress {
@@ -41,9 +56,7 @@ pub enum Progress {
 /// One request under way.
 #[derive(Debug)]
 pub struct Exchange {
-    method: Box<str>,
-    /// The client does not mean to close after this request.
-    keep_alive: bool,
+    asked: Asked,
     request: Direction,
     /// The server no longer takes the request; it may have answered already.
     request_refused: bool,
@@ -54,6 +67,8 @@ pub struct Exchange {
     surplus: Vec<u8>,
     /// Bytes delivered to the client by responses before the one in `response`.
     delivered_before: u64,
+    /// Interim responses so far.
+    interim: u8,
 }
 
 /// How far the server's answer has come.
@@ -70,26 +85,20 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Failed::Malformed`] if `after_head` breaks the framing.
-    pub fn new(
-        mut head: Vec<u8>,
-        method: Box<str>,
-        body: Framing,
-        after_head: &[u8],
-        keep_alive: bool,
-    ) -> Result<Self, Failed> {
+    pub fn new(mut head: Vec<u8>, asked: Asked, body: Framing, after_head: &[u8]) -> Result<Self, Failed> {
         let mut request = Direction::new(body);
         let (ours, next) = after_head.split_at(request.admit(after_head)?);
         head.extend_from_slice(ours);
         request.prepend(head);
         Ok(Exchange {
-            method,
-            keep_alive,
+            asked,
             request,
             request_refused: false,
             answer: Answer::Head { buffer: Vec::new(), end: HeadEnd::new() },
             response: Direction::new(Framing::None),
             surplus: next.to_vec(),
             delivered_before: 0,
+            interim: 0,
         })
     }
 
@@ -119,7 +128,9 @@ impl Exchange {
                 (Turn::Done, Answer::Final { server_reusable }) => {
                     let request_sent = self.request.is_done();
                     return Progress::Finished {
-                        client_reusable: self.keep_alive && request_sent && !self.response.ends_with_source(),
+                        client_reusable: self.asked.keep_alive
+                            && request_sent
+                            && !self.response.ends_with_source(),
                         server_reusable: *server_reusable && request_sent,
                     };
                 }
@@ -138,9 +149,10 @@ impl Exchange {
         self.surplus
     }
 
-    /// Whether the client has seen a part of the response.
+    /// Whether the client has seen a part of the answer. Behind a whole interim response it still waits for all of it.
     pub fn is_answered(&self) -> bool {
-        self.delivered().1 > 0
+        let between = matches!(self.answer, Answer::Head { .. }) && self.response.is_done();
+        !between && self.response.delivered() > 0
     }
 
     /// Bytes delivered to the server and to the client.
@@ -197,12 +209,18 @@ impl Exchange {
         }
         let all = std::mem::take(buffer);
         let (head, rest) = all.split_at(found.unwrap_or_default().min(all.len()));
-        let response = http1::parse_response(head, &self.method).map_err(|_| Progress::BadResponse)?;
+        let response = http1::parse_response(head, &self.asked.method).map_err(|_| Progress::BadResponse)?;
+        if response.interim && self.interim >= MAX_INTERIM {
+            return Err(Progress::BadResponse);
+        }
         let mut bytes = http1::forward_response(head, &response);
         self.delivered_before += self.response.delivered();
         if response.interim {
+            self.interim += 1;
             self.response = Direction::new(Framing::None);
-            self.response.prepend(bytes);
+            if self.asked.minor >= 1 {
+                self.response.prepend(bytes);
+            }
             self.answer = Answer::Head { buffer: rest.to_vec(), end: HeadEnd::new() };
             return Ok(true);
         }

@@ -6,6 +6,8 @@
 pub mod direction;
 pub mod exchange;
 pub mod pipes;
+#[cfg(test)]
+mod tests;
 pub mod tunnel;
 
 use std::io;

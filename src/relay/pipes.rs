@@ -37,6 +37,18 @@ impl Pool {
         Some(pipe)
     }
 
+    /// A pool that has none left to lend.
+    #[cfg(test)]
+    pub(super) fn exhausted() -> Self {
+        Pool { idle: Vec::new(), lent: LENT }
+    }
+
+    /// Pipes that are out.
+    #[cfg(test)]
+    pub(super) fn lent(&self) -> usize {
+        self.lent
+    }
+
     /// Takes back a pipe that is empty.
     pub fn give_back(&mut self, pipe: Pipe) {
         self.lent = self.lent.saturating_sub(1);

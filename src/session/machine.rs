@@ -420,6 +420,7 @@ impl Session {
             body: request.body,
             after_head: after_head.to_vec(),
             keep_alive: request.keep_alive,
+            minor: request.minor,
         })
     }
 }

@@ -86,6 +86,8 @@ pub struct Exchange {
     pub after_head: Vec<u8>,
     /// Whether the client's connection may be used again afterwards.
     pub keep_alive: bool,
+    /// The client's version is HTTP/1.`minor`.
+    pub minor: u8,
 }
 
 /// How a session ends.
