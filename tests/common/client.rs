@@ -182,6 +182,16 @@ impl Http {
         !matches!(self.reader.read(&mut byte), Ok(1..))
     }
 
+    /// Whether the peer closes within a moment.
+    pub fn is_closed_now(&mut self) -> bool {
+        self.reader.buffer().is_empty() && !is_open(self.stream(), Duration::from_millis(300))
+    }
+
+    /// Reads exactly as much as fits.
+    pub fn read_exact(&mut self, buffer: &mut [u8]) {
+        self.reader.read_exact(buffer).unwrap();
+    }
+
     /// The bare connection, for what comes after CONNECT.
     pub fn into_stream(self) -> TcpStream {
         assert!(self.reader.buffer().is_empty(), "bytes behind the answer were read already");
