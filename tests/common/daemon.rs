@@ -50,12 +50,21 @@ impl Daemon {
     /// Starts the process and waits for nothing.
     pub fn spawn(config: &str, args: &[&str]) -> Daemon {
         let dir = TempDir::new();
-        let config_path = dir.write("config.yml", config);
+        let path = dir.write("config.yml", config);
+        let mut all = vec!["-f", path.to_str().unwrap()];
+        all.extend_from_slice(args);
+        Self::launch(dir, &all)
+    }
+
+    /// Starts the process with no `-f`.
+    pub fn spawn_without_file(args: &[&str]) -> Daemon {
+        Self::launch(TempDir::new(), args)
+    }
+
+    fn launch(dir: TempDir, args: &[&str]) -> Daemon {
         let log_path = dir.0.join("log");
         let log = File::create(&log_path).unwrap();
         let child = Command::new(PROGRAM)
-            .arg("-f")
-            .arg(&config_path)
             .args(args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

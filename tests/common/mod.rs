@@ -64,8 +64,8 @@ pub struct TempDir(pub PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
-        let path =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", std::process::id(), unique()));
+        // Not below the build folder: a daemon that has dropped root must be able to read it.
+        let path = std::env::temp_dir().join(format!("calamary-test-{}-{}", std::process::id(), unique()));
         std::fs::create_dir_all(&path).unwrap();
         TempDir(path)
     }
