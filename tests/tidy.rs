@@ -117,21 +117,17 @@ fn names_of_ours(line: &str) -> Vec<String> {
     names
 }
 
-/// Who may name whom. What is not listed may name everything.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("wire", &["wire"]),
-    ("sys", &["sys"]),
-    ("decide", &["decide"]),
-    ("identify", &["identify", "wire"]),
-    // The stages know what they need from below, and never each other.
-    ("accept", &["accept", "wire", "sys", "decide", "identify", "config"]),
-    ("connect", &["connect", "wire", "sys", "decide", "config"]),
-    ("relay", &["relay", "wire", "sys"]),
-];
+/// Those at the bottom, and the modules that each may name.
+const FOUNDATIONS: &[(&str, &[&str])] =
+    &[("wire", &["wire"]), ("sys", &["sys"]), ("decide", &["decide"]), ("identify", &["identify", "wire"])];
+
+/// The data path. No stage names another one, nor what stands above them all.
+const STAGES: &[&str] = &["accept", "identify", "decide", "connect", "relay"];
+const ABOVE_THE_STAGES: &[&str] = &["session", "engine", "daemon", "cli"];
 
 #[test]
-fn the_layers_hold() {
-    for (module, allowed) in LAYERS {
+fn the_foundations_know_nothing_above_them() {
+    for (module, allowed) in FOUNDATIONS {
         let wrong = |line: &str| names_of_ours(line).iter().any(|name| !allowed.contains(&name.as_str()));
         let problems = find(|s| s.module() == *module, wrong);
         fail_if_any(&format!("src/{module} may name only {allowed:?}:"), &problems);
@@ -139,8 +135,20 @@ fn the_layers_hold() {
 }
 
 #[test]
+fn the_stages_never_name_each_other() {
+    for stage in STAGES {
+        let wrong = |line: &str| {
+            let forbidden = |n: &String| n != stage && STAGES.iter().chain(ABOVE_THE_STAGES).any(|s| s == n);
+            names_of_ours(line).iter().any(forbidden)
+        };
+        let problems = find(|s| s.module() == *stage, wrong);
+        fail_if_any("only session knows the order of the stages:", &problems);
+    }
+}
+
+#[test]
 fn groups_of_imports_over_several_lines_do_not_hide_from_the_layers() {
-    // `the_layers_hold` reads line by line, so a group must not begin with the module's name on the next line.
+    // The scanner reads line by line, so a group must not begin with the module's name on the next line.
     let problems = find(|_| true, |line| line.trim_end().ends_with("crate::{"));
     fail_if_any("import one module per `use crate::…`:", &problems);
 }
