@@ -5,8 +5,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::daemon::{run_on, text};
-use common::lab::Lab;
+use common::daemon::{Daemon, run_on, text};
+use common::lab::{Lab, ROUTER4, SERVER4, SERVER6, at};
+use common::tls::HttpsOrigin;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -69,6 +70,42 @@ fn every_routing_snippet_runs() {
         let Some(lab) = Lab::build_or_skip() else { return };
         let output = lab.router.try_sh(&format!("set -e\n{snippet}"));
         assert!(output.status.success(), "{place}\n{snippet}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn the_page_about_transparent_mode_works_step_by_step() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let on_page = |language| {
+        let of_page =
+            blocks(language).into_iter().filter(|(place, _)| place.contains("modes/transparent.md"));
+        of_page.map(|(_, body)| body).collect::<Vec<String>>()
+    };
+    let (configs, rules, routes) = (on_page("yaml"), on_page("nft"), on_page("sh ip"));
+    // First REDIRECT, then TPROXY, as the page has them.
+    for way in 0..2 {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        lab.router.nft(&rules[way]);
+        if way == 1 {
+            lab.router.sh(&routes[0]);
+        }
+        let daemon = lab.router.run(|| Daemon::start(&configs[way], &[4128]));
+        for server in [SERVER4, SERVER6] {
+            let _https = lab.server.run(|| HttpsOrigin::start(at(server, 443)));
+            let target = at(server, 443);
+            let output = lab
+                .client
+                .try_sh(&format!("curl -sSk -m 20 --connect-to '::{target}' https://www.example.com/x"));
+            assert!(output.status.success(), "{}\n{}", text(&output), daemon.log());
+            daemon.wait_log(&[&format!("=> {target} | Accept")]);
+        }
+        if way == 0 {
+            // The filter of the snippet: the listener is not reached directly.
+            let direct = format!("curl -sS -m 2 http://{ROUTER4}:4128/");
+            assert_eq!(lab.client.try_sh(&direct).status.code(), Some(28));
+        }
     }
 }
 
