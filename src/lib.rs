@@ -2,8 +2,10 @@
 #![deny(unsafe_code)]
 
 pub mod accept;
+pub mod cli;
 pub mod config;
 pub mod connect;
+pub mod daemon;
 pub mod decide;
 pub mod engine;
 pub mod identify;

@@ -1,5 +1,246 @@
 //! From the file to the plan.
+//!
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `vars` (with `list_file`) and `rules` know
+//! the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
+//! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
 
+mod decode;
+mod doubts;
+mod list_file;
+mod listen;
 pub mod plan;
+mod problem;
+mod rules;
+mod service;
+mod tree;
+mod vars;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use self::decode::{Keys, Section};
+use self::problem::Report;
+use self::tree::{Node, Place, Value};
+use self::vars::Variables;
+use crate::decide::rules::{RuleSpec, Ruleset};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Target, Timeouts};
+pub use problem::{Problem, Problems};
+
+/// What a start without a file uses, and `--print-config` prints.
+pub const DEFAULT_CONFIG: &str = include_str!("default.yml");
+
+/// The largest configuration file; long lists belong into list files.
+const MAX_FILE_BYTES: usize = 4 << 20;
+/// Listeners that the summary names.
+const MAX_LISTENERS_SHOWN: usize = 16;
+
+/// What may stand at the top level; the settings of `service` may, too.
+const TOP_KEYS: Keys = Keys {
+    own: &["service", "vars", "rules", "users", "devices", "tests"],
+    shared: service::SETTINGS,
+    aliases: &[],
+};
+
+/// What may stand under `service`.
+const SERVICE_KEYS: Keys = Keys { own: &["vars", "rules"], shared: service::SETTINGS, aliases: &[] };
+
+/// What the command line adds to a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadOptions {
+    /// As `debug: true`.
+    pub debug: bool,
+}
+
+/// A configuration that can be started.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What to run.
+    pub plan: Plan,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<Problem>,
+    /// What the configuration comes to, in a few lines for `-v`.
+    pub summary: String,
+}
+
+/// Reads and checks a configuration, and the list files that its rules use.
+///
+/// # Errors
+/// Every problem of the file, or that it cannot be read.
+pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> {
+    let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    // One more than is allowed tells that there is more.
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    match String::from_utf8(bytes) {
+        Ok(text) => load(&text, path, options),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
+            let Place { line, column } = Place::after(&before);
+            let message = match error.as_bytes() {
+                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16 is not supported: save the file as UTF-8",
+                _ => "this byte is not UTF-8: save the file as UTF-8",
+            };
+            let (file, path) = (path.to_owned(), String::new());
+            Err(Problems::one(Problem { file, line, column, path, message: message.to_owned() }))
+        }
+    }
+}
+
+/// The embedded configuration.
+///
+/// # Errors
+/// None, unless it was broken before the build.
+pub fn load_default(options: LoadOptions) -> Result<Loaded, Problems> {
+    load(DEFAULT_CONFIG, Path::new("default configuration"), options)
+}
+
+/// Checks the text of a configuration. `file` is shown in problems, and relative paths start from its folder.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Problems> {
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("larger than {} MiB: long lists belong into list files", MAX_FILE_BYTES >> 20);
+        return Err(Problems::whole_file(file, message));
+    }
+    let root = tree::parse(text).map_err(|error| {
+        let (file, path) = (file.to_owned(), String::new());
+        let (line, column) = (error.place.line, error.place.column);
+        Problems::one(Problem { file, line, column, path, message: error.message })
+    })?;
+
+    let mut report = Report::default();
+    let decoded = decode(&root, file, &mut report);
+    let clean = report.is_clean();
+    let (errors, warnings) = report.resolve(&root, file);
+    match decoded {
+        Some((mut plan, summary)) if clean => {
+            plan.log.debug |= options.debug;
+            Ok(Loaded { plan, warnings: warnings.into_vec(), summary })
+        }
+        _ => Err(errors),
+    }
+}
+
+/// The plan and its summary; only to be used if nothing was reported.
+fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, String)> {
+    match root.value {
+        Value::Map(_) => return decode_top(root, file, report),
+        Value::Null => {
+            report.error(root, "the file is empty: at least one listener is needed (see --print-config)")
+        }
+        _ => report.expected(root, "a configuration: a map with the keys `service`, `vars` and `rules`"),
+    }
+    None
+}
+
+fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, String)> {
+    let mut section = Section::read(root, &TOP_KEYS, report);
+    if let Some(node) = section.get("service") {
+        let service = Section::read(node, &SERVICE_KEYS, report);
+        section.join(service, report);
+    }
+    for name in ["users", "devices", "tests"] {
+        service::refuse_if_given(section.get(name), name, report);
+    }
+
+    let settings = service::settings(&section, report);
+    let listeners = listeners(root, &section, settings.metrics, report);
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut vars = Variables::read(section.get("vars"), folder, report);
+    let rules = match section.get("rules") {
+        Some(node) => rules::rules(node, &mut vars, report),
+        None => Vec::new(),
+    };
+    if !report.is_clean() {
+        return None;
+    }
+
+    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
+    let compiled = Ruleset::new(specs);
+    if compiled.is_empty() {
+        report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
+    }
+    doubts::warn(&rules, &compiled, report);
+    let plan = Plan {
+        listeners,
+        rules: compiled,
+        timeouts: settings.timeouts,
+        output: settings.output,
+        nameservers: settings.nameservers,
+        limits: settings.limits,
+        metrics: settings.metrics,
+        parsers: settings.parsers,
+        log: settings.log,
+        workers: settings.workers,
+        user: settings.user,
+        group: settings.group,
+    };
+    let summary = summary(&plan, &vars);
+    Some((plan, summary))
+}
+
+fn listeners(
+    root: &Node,
+    section: &Section<'_>,
+    metrics: Option<SocketAddr>,
+    report: &mut Report,
+) -> Vec<Listener> {
+    let Some(node) = section.get("listen") else {
+        // A `service` that is no map is reported already.
+        if section.get("service").is_none_or(|service| matches!(service.value, Value::Null | Value::Map(_))) {
+            report.missing(root, "listen", "is missing: without a listener there is nothing to do");
+        }
+        return Vec::new();
+    };
+    if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
+        report.error(node, "there is no listener: without one there is nothing to do");
+    }
+    let listeners = listen::listeners(node, report);
+    if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
+        && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
+    {
+        report.error(
+            node,
+            format!(
+                "{addr} and the listener on {} cannot both be bound: metrics need a port of their own",
+                listener.addr
+            ),
+        );
+    }
+    listeners
+}
+
+/// Whether only one of them can be bound.
+fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip()
+        || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && a.port() != 0 && same_ip
+}
+
+fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
+    let shown = plan.listeners.iter().take(MAX_LISTENERS_SHOWN);
+    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
+    if plan.listeners.len() > MAX_LISTENERS_SHOWN {
+        listeners.push("…".to_owned());
+    }
+    let mut out = format!("listeners: {} ({})", plan.listeners.len(), listeners.join(", "));
+    // Writing to a string cannot fail.
+    let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
+    for (name, path, nets, names) in vars.files() {
+        let _ = write!(out, "\n${name}: {names} names and {nets} addresses from {path}");
+    }
+    if let Some(addr) = plan.metrics {
+        let _ = write!(out, "\nmetrics: http://{addr}/metrics");
+    }
+    out
+}

@@ -1,1 +1,6 @@
-//! TODO
+//! From a name and a port to a connected socket: resolving, then dialling.
+//!
+//! Both are state machines without sockets and clock: they say what to send or open, and are told what happened.
+
+pub mod dial;
+pub mod resolve;

@@ -30,7 +30,7 @@ impl<T> Known<T> {
 }
 
 /// Transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum L4 {
     /// RFC 9293.
     Tcp,
@@ -38,8 +38,18 @@ pub enum L4 {
     Udp,
 }
 
+impl L4 {
+    /// As written in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            L4::Tcp => "tcp",
+            L4::Udp => "udp",
+        }
+    }
+}
+
 /// What the first bytes turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum L5 {
     /// A TLS ClientHello over TCP.
     Tls,
@@ -55,8 +65,27 @@ pub enum L5 {
     None,
 }
 
+impl L5 {
+    /// As written in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            L5::Tls => "tls",
+            L5::Http => "http",
+            L5::Quic => "quic",
+            L5::Dns => "dns",
+            L5::Ntp => "ntp",
+            L5::None => "none",
+        }
+    }
+
+    /// The field `encrypted`; also whether there is a ClientHello.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, L5::Tls | L5::Quic)
+    }
+}
+
 /// Encrypted ClientHello in a ClientHello.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ech {
     /// No such extension.
     None,
@@ -64,6 +93,17 @@ pub enum Ech {
     Grease,
     /// The extension is there and the SNI is a public name: the real name is inside.
     Real,
+}
+
+impl Ech {
+    /// As written in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ech::None => "none",
+            Ech::Grease => "grease",
+            Ech::Real => "real",
+        }
+    }
 }
 
 /// The facts of one connection or request. Names are as [`super::name::normalise`] leaves them.

@@ -2,12 +2,26 @@
 //!
 //! Pure: std and `ipnet` only, no clock, no log, no sockets. The same code decides for a socket, for `--why` and for
 //! whatever comes later.
+//!
+//! `rules` is what the configuration builds and everybody calls. Behind it, `compile` turns each rule into a mask of
+//! `worlds` (what the first bytes can be) and one `predicate` for each address, port and name; `walk` goes through them
+//! with three-valued logic; `always` is the built-in rule before them. `list`, `name` and `addr_set` are what values are
+//! looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by what is learnt
+//! later, and no fact is asked for that cannot change it.
 
 pub mod addr_set;
+mod always;
+mod compile;
+pub mod ech;
 pub mod facts;
+pub mod list;
 pub mod name;
+mod predicate;
+mod punycode;
 pub mod rules;
+mod walk;
 pub mod why;
+mod worlds;
 
 pub use facts::{Ech, Facts, Known, L4, L5};
 
@@ -74,3 +88,6 @@ pub enum Decision {
     /// Obtain this and ask again.
     Need(Need),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,130 @@
-//! The compiled ruleset and the walk through it.
+//! The ruleset: what the configuration hands over, and the ordered rules compiled from it.
+//!
+//! The configuration builds [`RuleSpec`]s; [`Ruleset::new`] compiles them (see `compile`) and [`Ruleset::decide`] walks
+//! them (see `walk`). Nothing here parses text or knows a file format.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::{Action, Decision, Facts, RuleId, Verdict};
+use ipnet::IpNet;
+
+use super::compile::{Compiled, compile};
+use super::list::List;
+use super::name::NamePattern;
+use super::walk::walk;
+use super::{Action, Decision, Facts, L4, L5};
+
+/// The largest number of rules, as a rule's place in the file is a `u16`.
+pub const MAX_RULES: usize = u16::MAX as usize;
+
+/// One rule as the configuration understood it. The fields are ANDed; without fields it matches everything.
+#[derive(Debug, Clone)]
+pub struct RuleSpec {
+    /// What happens where the rule matches.
+    pub action: Action,
+    /// The conditions, in the order of the file.
+    pub fields: Vec<FieldSpec>,
+}
+
+/// One field's list: it matches if (there is no positive value or one matches) and no negated value matches. A fact that
+/// the traffic does not have matches no value, negated or not; `dns: none` alone matches a missing name.
+#[derive(Debug, Clone)]
+pub enum FieldSpec {
+    /// The client's address.
+    Src(Vec<Term<AddrValue>>),
+    /// The address to be dialled.
+    Dest(Vec<Term<AddrValue>>),
+    /// The port to be dialled.
+    Port(Vec<Term<PortRange>>),
+    /// The client's port.
+    Sport(Vec<Term<PortRange>>),
+    /// The family of the address to be dialled.
+    ProtoL3(Vec<Term<L3>>),
+    /// Transport protocol towards the client.
+    ProtoL4(Vec<Term<L4>>),
+    /// What the first bytes are.
+    ProtoL5(Vec<Term<L5>>),
+    /// Whether `protoL5` is tls or quic.
+    Encrypted(Vec<Term<bool>>),
+    /// Whether the ClientHello has the encrypted_server_name extension; without a ClientHello nothing matches.
+    Esni(Vec<Term<bool>>),
+    /// Encrypted ClientHello; without a ClientHello nothing matches.
+    Ech(Vec<Term<EchValue>>),
+    /// The trusted name.
+    Dns(Vec<Term<NameValue>>),
+}
+
+/// One value of a field's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Term<T> {
+    /// Written with `!`.
+    pub negated: bool,
+    /// What is compared.
+    pub value: T,
+}
+
+/// Ports from and to, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct PortRange {
+    pub from: u16,
+    pub to: u16,
+}
+
+/// Address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum L3 {
+    /// RFC 791; a v4-mapped address, too.
+    Ip4,
+    /// RFC 8200.
+    Ip6,
+}
+
+/// A value of the field `ech`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EchValue {
+    /// A ClientHello without the extension.
+    None,
+    /// The extension, but no known public name as SNI.
+    Grease,
+    /// The extension and a known public name as SNI.
+    Real,
+    /// The extension, whatever the SNI: every current browser.
+    Any,
+}
+
+/// A value of the fields `src` and `dest`.
+#[derive(Debug, Clone)]
+pub enum AddrValue {
+    /// An address or CIDR.
+    Net(IpNet),
+    /// A variable: its addresses, never its names.
+    List(Arc<List>),
+}
+
+/// A value of the field `dns`.
+#[derive(Debug, Clone)]
+pub enum NameValue {
+    /// Exactly the traffic without a trusted name.
+    None,
+    /// A name or a tree of names.
+    Pattern(NamePattern),
+    /// A variable: its names, never its addresses.
+    List(Arc<List>),
+}
 
 /// The ordered rules.
 #[derive(Debug, Default)]
-pub struct Ruleset {}
+pub struct Ruleset {
+    /// Kept for explanations.
+    specs: Vec<RuleSpec>,
+    compiled: Compiled,
+}
 
 /// What of this machine the `always` rule must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Locals {
-    /// Every address of this machine, sorted.
+    /// Every address of this machine, sorted; never v4-mapped.
     pub addrs: Vec<IpAddr>,
     /// The ports of our own TCP listeners.
     pub tcp_ports: Vec<u16>,
@@ -20,9 +133,16 @@ pub struct Locals {
 }
 
 impl Ruleset {
+    /// Compiles the rules. The configuration refuses more than [`MAX_RULES`]; those beyond are dropped here.
+    pub fn new(mut rules: Vec<RuleSpec>) -> Ruleset {
+        rules.truncate(MAX_RULES);
+        let compiled = compile(&rules);
+        Ruleset { specs: rules, compiled }
+    }
+
     /// How many rules there are.
     pub fn len(&self) -> usize {
-        0
+        self.specs.len()
     }
 
     /// Whether there is no rule.
@@ -30,9 +150,24 @@ impl Ruleset {
         self.len() == 0
     }
 
-    /// Walks the rules.
+    /// The rules as they were given, in order.
+    pub fn specs(&self) -> &[RuleSpec] {
+        &self.specs
+    }
+
+    /// Whether rule `index` contradicts itself or names an empty variable, so that no traffic at all can match it. Rules
+    /// that are merely hidden behind others are not meant.
+    pub fn never_matches(&self, index: usize) -> bool {
+        let place = self.compiled.entries.binary_search_by_key(&index, |entry| usize::from(entry.index));
+        index < self.len() && place.is_err()
+    }
+
+    /// Walks the rules: the verdict, or the cheapest fact that the first rule that may match hangs on and that can change
+    /// the verdict. An accepting verdict is only given with `dest` known, a redirect only with `l5` known to be HTTP;
+    /// what `redirect` finds that is no HTTP is denied by that rule. Facts that arrive later never change a verdict, with
+    /// one exception: a redirect that was given without a destination is not taken back because the destination turns out
+    /// to be one that the `always` rule refuses.
     pub fn decide(&self, facts: &Facts, locals: &Locals) -> Decision {
-        let _ = (facts, locals);
-        Decision::Verdict(Verdict { action: Action::Deny, rule: RuleId::Default })
+        walk(&self.compiled, facts, locals)
     }
 }

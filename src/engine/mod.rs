@@ -1,1 +1,19 @@
-//! TODO
+//! Workers: each has its own listeners, poll, sessions, timers and pipes, and shares nothing with the others but the
+//! plan, counters, and the channels of the resolver and the waker.
+//!
+//! This is the only place that polls. A worker turns readiness into calls of the session, and the session's steps into
+//! system calls; what is decided and in which order is the session's business.
+
+mod admission;
+mod connection;
+mod dialling;
+mod listening;
+mod reporter;
+pub mod resolver;
+mod slab;
+mod timers;
+mod worker;
+
+pub use admission::{Admission, Effective};
+pub use listening::{Binding, bind, diff};
+pub use worker::{Command, Handle, Shared, prepare, share_out, spawn};

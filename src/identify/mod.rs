@@ -2,7 +2,11 @@
 //!
 //! Sees bytes only: no socket, no clock, no log. Silence and deadlines are the session's business.
 
+mod dns;
+mod http;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 
 /// Which parsers are switched on (`parse.*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,18 @@ pub enum Identity {
     },
     /// None of the protocols that are switched on.
     None,
+}
+
+impl Identity {
+    /// As `protoL5` names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Identity::Tls(_) => "tls",
+            Identity::Http { .. } => "http",
+            Identity::Dns { .. } => "dns",
+            Identity::None => "none",
+        }
+    }
 }
 
 /// What the bytes so far say.

@@ -1,1 +1,88 @@
-//! TODO
+//! Moving bytes once the verdict is in.
+//!
+//! [`direction::Direction`] moves bytes one way; two of them make a [`tunnel::Tunnel`], and an [`exchange::Exchange`] is
+//! two of them under HTTP's framing. Nothing here knows a rule, and nothing decides when it is polled.
+
+pub mod direction;
+pub mod exchange;
+pub mod pipes;
+pub mod tunnel;
+
+use std::io;
+
+use mio::net::TcpStream;
+
+/// What one worker lends to whichever session it is busy with.
+#[derive(Debug)]
+pub struct Loan {
+    /// Small transfers go through it; it holds nothing between two calls.
+    pub scratch: Box<[u8]>,
+    /// Pipes for large ones.
+    pub pipes: pipes::Pool,
+}
+
+impl Loan {
+    /// Bytes that one `recv` takes at most.
+    pub const SCRATCH: usize = 64 * 1024;
+
+    /// A buffer and an empty pool.
+    pub fn new() -> Self {
+        Loan { scratch: vec![0; Self::SCRATCH].into_boxed_slice(), pipes: pipes::Pool::new() }
+    }
+}
+
+impl Default for Loan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the edge-triggered poll has said of one socket and a call has not disproved since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// A read may find something.
+    pub readable: bool,
+    /// A write may find room.
+    pub writable: bool,
+    /// The peer has closed or broken its direction: there will be no further event for what is left to read.
+    pub read_closed: bool,
+}
+
+impl Ready {
+    /// Nothing heard yet.
+    pub const NOT: Ready = Ready { readable: false, writable: false, read_closed: false };
+
+    /// Takes in what the poll says.
+    pub fn merge(&mut self, event: Ready) {
+        self.readable |= event.readable | event.read_closed;
+        self.writable |= event.writable;
+        self.read_closed |= event.read_closed;
+    }
+}
+
+/// One end of a relay: a socket, what is known of its readiness.
+#[derive(Debug)]
+pub struct End {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Its readiness.
+    pub ready: Ready,
+}
+
+/// Which end failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that asked.
+    Client,
+    /// The one that was asked for.
+    Server,
+}
+
+/// A relay ended before its time.
+#[derive(Debug)]
+pub struct Broken {
+    /// Whose socket failed.
+    pub side: Side,
+    /// How.
+    pub error: io::Error,
+}

@@ -1,5 +1,109 @@
 //! The connection's state machine: the only place that knows the order of the stages.
+//!
+//! ```text
+//!            accept            identify         decide          connect               relay
+//! client ──► who wants what ──► first bytes ──► verdict ──► address, connection ──► tunnel or exchange
+//!            PROXY header                        │   ▲
+//!            request head                        └───┘ asks only for the fact it needs next
+//! ```
+//!
+//! [`Session`] does no I/O: it is told what happened (bytes, the end of the stream, a deadline, addresses, a connection)
+//! and answers with the one [`Step`] to be taken next, before which [`Session::take_reply`] goes to the client. Time is an argument. So a whole conversation runs in a test under
+//! a fake clock, and another engine than ours could carry out the steps.
 
+mod decision;
+mod machine;
 pub mod reason;
+pub mod record;
+mod request;
+mod state;
+#[cfg(test)]
+mod tests;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Plan;
+use crate::decide::Verdict;
+use crate::decide::rules::Locals;
+use crate::wire::http1::Framing;
+
+pub use machine::Session;
 pub use reason::CloseReason;
+
+/// What a session needs of the world at each call.
+pub struct Env<'a> {
+    /// The time.
+    pub now: Instant,
+    /// The plan in force; a request or connection begun earlier goes on with its own.
+    pub plan: &'a Arc<Plan>,
+    /// What of this machine the rules must know.
+    pub locals: &'a Locals,
+    /// Who hears of verdicts.
+    pub report: &'a mut dyn Report,
+}
+
+/// Hears of what is decided.
+pub trait Report {
+    /// The verdict on a connection or request, once for each.
+    fn verdict(&mut self, session: &Session, verdict: Verdict);
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step {
+    /// Wait for the client's bytes.
+    Read {
+        /// Until then.
+        until: Instant,
+    },
+    /// Find the addresses of a name.
+    Resolve(Box<str>),
+    /// Connect to one of these, in this order of preference.
+    Dial(Vec<SocketAddr>),
+    /// Relay everything both ways.
+    Tunnel {
+        /// Read from the client already.
+        to_server: Vec<u8>,
+    },
+    /// Relay one HTTP request and its response.
+    Exchange(Exchange),
+    /// End the session.
+    Close(Closing),
+}
+
+/// One request to be sent and answered.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The rewritten head.
+    pub head: Vec<u8>,
+    /// The method: it tells how the response is framed.
+    pub method: Box<str>,
+    /// How the request's body is framed.
+    pub body: Framing,
+    /// Bytes read behind the head: body, then perhaps a next request.
+    pub after_head: Vec<u8>,
+    /// Whether the client's connection may be used again afterwards.
+    pub keep_alive: bool,
+}
+
+/// How a session ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Why.
+    pub reason: CloseReason,
+    /// What the client is told.
+    pub wire: Wire,
+}
+
+/// The last thing that a client hears.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// A reset.
+    Reset,
+    /// The end of the stream.
+    Quiet,
+    /// These bytes, then the end of the stream.
+    Say(Vec<u8>),
+}

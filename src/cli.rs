@@ -1,0 +1,151 @@
+//! The command line: options in, an exit status out.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use getopts::Options;
+
+use crate::config::{self, LoadOptions, Loaded, Problems};
+use crate::daemon;
+use crate::decide::why;
+
+/// Where the configuration is when nothing is said.
+const DEFAULT_PATH: &str = "/etc/calamary/config.yml";
+
+/// Exit statuses.
+const CANNOT_RUN: u8 = 1;
+const WRONG: u8 = 2;
+
+/// Runs the program with `args`, the first of which is its name.
+pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
+    let options = options();
+    let args: Vec<String> = args.into_iter().skip(1).collect();
+    let given = match options.parse(&args) {
+        Ok(given) => given,
+        Err(error) => return wrong(&error.to_string()),
+    };
+    if let Some(stray) = given.free.first() {
+        return wrong(&format!("`{stray}` is not an option"));
+    }
+    if given.opt_present("help") {
+        say(&options.usage("Usage: calamary [options]\n\nA forward proxy that filters by what a connection really is."));
+        return ExitCode::SUCCESS;
+    }
+    if given.opt_present("version") {
+        say(&format!("calamary {}\n", env!("CARGO_PKG_VERSION")));
+        return ExitCode::SUCCESS;
+    }
+    if given.opt_present("print-config") {
+        say(config::DEFAULT_CONFIG);
+        return ExitCode::SUCCESS;
+    }
+    let source = Source::of(given.opt_str("config"));
+    let options = LoadOptions { debug: given.opt_present("debug") };
+    let loaded = match source.load(options) {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    if let Some(facts) = given.opt_str("why") {
+        return explain(&loaded, &facts);
+    }
+    if given.opt_present("validate") {
+        return validate(&loaded);
+    }
+    match daemon::run(source, options, loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(CANNOT_RUN)
+        }
+    }
+}
+
+/// Where the configuration comes from; a reload reads it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// The one inside the program, as there is no file.
+    Embedded,
+}
+
+impl Source {
+    /// The named file, which must exist; else the default file, if there is one.
+    fn of(named: Option<String>) -> Self {
+        match named {
+            Some(path) => Source::File(PathBuf::from(path)),
+            None if Path::new(DEFAULT_PATH).exists() => Source::File(PathBuf::from(DEFAULT_PATH)),
+            None => Source::Embedded,
+        }
+    }
+
+    /// Reads and compiles it; `options` is what the command line adds.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, options: LoadOptions) -> Result<Loaded, Problems> {
+        match self {
+            Source::File(path) => config::load_file(path, options),
+            Source::Embedded => config::load_default(options),
+        }
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.optopt("f", "config", &format!("configuration file (default {DEFAULT_PATH})"), "FILE");
+    options.optflag("v", "validate", "check the configuration and everything it names, then exit");
+    options.optflag("d", "debug", "log debug lines, too");
+    options.optflag("V", "version", "print the version");
+    options.optflag("h", "help", "print this");
+    options.optopt("", "why", "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'", "FACTS");
+    options.optflag("", "print-config", "print the embedded default configuration");
+    options
+}
+
+fn validate(loaded: &Loaded) -> ExitCode {
+    let mut problems = daemon::check(&loaded.plan);
+    for warning in &loaded.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    if problems.is_empty() {
+        say(&format!("Config validated successfully\n{}\n", loaded.summary.trim_end()));
+        return ExitCode::SUCCESS;
+    }
+    problems.dedup();
+    for problem in problems {
+        complain(&problem);
+    }
+    ExitCode::from(WRONG)
+}
+
+fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
+    let facts = match why::parse_facts(facts) {
+        Ok(facts) => facts,
+        Err(error) => return wrong(&format!("--why: {error}")),
+    };
+    let explanation = why::explain(&loaded.plan.rules, &facts, &daemon::locals(&loaded.plan));
+    say(&format!("{explanation}\n"));
+    ExitCode::from(explanation.exit_code())
+}
+
+fn refuse(problems: &Problems) -> ExitCode {
+    complain(problems.to_string().trim_end());
+    ExitCode::from(WRONG)
+}
+
+fn wrong(error: &str) -> ExitCode {
+    complain(&format!("{error}; try --help"));
+    ExitCode::from(WRONG)
+}
+
+/// To standard output; a reader that has gone away needs no answer.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "calamary: {text}");
+}

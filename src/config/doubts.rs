@@ -1,0 +1,116 @@
+//! Rules that are allowed but hardly mean what they say: warnings only, so what cannot be told for certain is passed
+//! over in silence or, where something would slip through a deny, said too often.
+
+use super::problem::Report;
+use super::rules::Rule;
+use crate::decide::Action;
+use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term};
+
+/// Denies by negated names that are followed through the rules behind them.
+const MAX_FOLLOWED: usize = 100;
+
+/// Warns of doubtful rules; `compiled` are the same ones.
+pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, report: &mut Report) {
+    for (index, rule) in rules.iter().enumerate() {
+        if compiled.never_matches(index) {
+            report.warn(
+                rule.node,
+                "no traffic can match this rule: its fields exclude each other, or its variable is empty",
+            );
+        }
+        let denies_any_ech = rule.spec.action == Action::Deny
+            && rule
+                .spec
+                .fields
+                .iter()
+                .any(|field| matches!(field, FieldSpec::Ech(terms) if terms.iter().any(is_any_ech)));
+        if let (true, Some(node)) = (denies_any_ech, rule.ech) {
+            report.warn(node, "`ech: any` denies every current browser: they send GREASE in every hello; `real` is the rest");
+        }
+    }
+    let negated_denies =
+        rules.iter().enumerate().filter(|(_, rule)| denies_by_negated_names_alone(&rule.spec));
+    for (index, rule) in negated_denies.take(MAX_FOLLOWED) {
+        if let Some(accept) = nameless_reach(&rule.spec, rules.get(index + 1..).unwrap_or_default()) {
+            let message = format!(
+                "traffic without a name (no SNI, plain HTTP) does not match negated names and reaches the accept of \
+                 rules[{}]; `dns: none` matches exactly that traffic",
+                index + 1 + accept
+            );
+            report.warn(rule.dns.unwrap_or(rule.node), message);
+        }
+    }
+}
+
+fn is_any_ech(term: &Term<EchValue>) -> bool {
+    !term.negated && term.value == EchValue::Any
+}
+
+fn names(rule: &RuleSpec) -> Option<&[Term<NameValue>]> {
+    rule.fields.iter().find_map(|field| match field {
+        FieldSpec::Dns(terms) => Some(terms.as_slice()),
+        _ => None,
+    })
+}
+
+fn denies_by_negated_names_alone(rule: &RuleSpec) -> bool {
+    let negated_name = |term: &Term<NameValue>| term.negated && !matches!(term.value, NameValue::None);
+    rule.action != Action::Accept && names(rule).is_some_and(|terms| terms.iter().all(negated_name))
+}
+
+/// The first of `later` that accepts nameless traffic of the kind that `rule` denies.
+fn nameless_reach(rule: &RuleSpec, later: &[Rule<'_>]) -> Option<usize> {
+    for (index, Rule { spec, .. }) in later.iter().enumerate() {
+        let positive_none = |term: &Term<NameValue>| !term.negated && matches!(term.value, NameValue::None);
+        let takes_nameless = names(spec).is_none_or(|terms| terms.iter().any(positive_none));
+        let apart = rule.fields.iter().any(|a| spec.fields.iter().any(|b| are_apart(a, b)));
+        if !takes_nameless || apart {
+            continue;
+        }
+        if spec.action == Action::Accept {
+            return Some(index);
+        }
+        let as_wide = |field: &FieldSpec| {
+            matches!(field, FieldSpec::Dns(_)) || rule.fields.iter().any(|other| are_same(field, other))
+        };
+        if spec.fields.iter().all(as_wide) {
+            return None;
+        }
+    }
+    None
+}
+
+/// Whether no traffic matches both, as far as that is easily told.
+fn are_apart(a: &FieldSpec, b: &FieldSpec) -> bool {
+    use FieldSpec::{Encrypted, Port, ProtoL3, ProtoL4, ProtoL5, Sport};
+    match (a, b) {
+        (Port(a), Port(b)) | (Sport(a), Sport(b)) => {
+            never_meet(a, b, |a, b| a.from <= b.to && b.from <= a.to)
+        }
+        (ProtoL3(a), ProtoL3(b)) => never_meet(a, b, PartialEq::eq),
+        (ProtoL4(a), ProtoL4(b)) => never_meet(a, b, PartialEq::eq),
+        (ProtoL5(a), ProtoL5(b)) => never_meet(a, b, PartialEq::eq),
+        (Encrypted(a), Encrypted(b)) => never_meet(a, b, PartialEq::eq),
+        _ => false,
+    }
+}
+
+fn never_meet<T>(a: &[Term<T>], b: &[Term<T>], meet: impl Fn(&T, &T) -> bool) -> bool {
+    let positive = |terms: &[Term<T>]| terms.iter().any(|term| !term.negated);
+    positive(a)
+        && positive(b)
+        && !a.iter().filter(|a| !a.negated).any(|a| b.iter().any(|b| !b.negated && meet(&a.value, &b.value)))
+}
+
+/// Whether both match the same traffic, as far as that is easily told.
+fn are_same(a: &FieldSpec, b: &FieldSpec) -> bool {
+    use FieldSpec::{Encrypted, Port, ProtoL3, ProtoL4, ProtoL5, Sport};
+    match (a, b) {
+        (Port(a), Port(b)) | (Sport(a), Sport(b)) => a == b,
+        (ProtoL3(a), ProtoL3(b)) => a == b,
+        (ProtoL4(a), ProtoL4(b)) => a == b,
+        (ProtoL5(a), ProtoL5(b)) => a == b,
+        (Encrypted(a), Encrypted(b)) => a == b,
+        _ => false,
+    }
+}

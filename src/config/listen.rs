@@ -1,0 +1,210 @@
+//! `listen`: where clients come in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::decode::{Keys, Section, boolean, choice, items, list, number, scalar};
+use super::plan::{Listener, Mode, Target};
+use super::problem::Report;
+use super::rules::parse_net;
+use super::tree::{Node, Value};
+use crate::decide::addr_set::AddrSet;
+
+pub(super) const KEYS: Keys =
+    Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]);
+
+/// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).
+const TRUSTED_BY_DEFAULT: &[&str] =
+    &["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// The modes, those to come as `None`.
+const MODES: &[(&str, Option<Mode>)] = &[
+    ("transparent", Some(Mode::Transparent)),
+    ("http", Some(Mode::Http)),
+    ("https", None),
+    ("proxyproto", Some(Mode::ProxyProtocol)),
+    ("socks5", None),
+];
+
+const TARGETS: &[(&str, Target)] =
+    &[("auto", Target::Auto), ("original", Target::Original), ("name", Target::Name)];
+
+/// One entry per address and port, in the order of the file.
+pub(super) fn listeners(node: &Node, report: &mut Report) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for entry in list(node, "a list of listeners: `- mode: …`", report) {
+        match &entry.value {
+            Value::Map(_) => listener(entry, &mut listeners, report),
+            _ => report.expected(entry, "a listener: a map with `mode` and `port`"),
+        }
+    }
+    listeners
+}
+
+fn listener(entry: &Node, listeners: &mut Vec<Listener>, report: &mut Report) {
+    let section = Section::read(entry, &KEYS, report);
+    let flag = |key: &str, default: bool, report: &mut Report| match section.get(key) {
+        Some(node) => boolean(node, report).unwrap_or(default),
+        None => default,
+    };
+
+    let (mode_name, mode) = match section.get("mode") {
+        None => ("transparent", Some(Mode::Transparent)),
+        Some(node) => mode(node, report),
+    };
+    let tproxy = flag("tproxy", false, report);
+    if let (true, Some(node)) = (tproxy && !["", "transparent"].contains(&mode_name), section.get("tproxy")) {
+        report.error(node, format!("`tproxy` is for mode `transparent`, this one is `{mode_name}`"));
+    }
+    let tcp = flag("tcp", true, report);
+    let udp = flag("udp", false, report);
+    if let (true, Some(node)) = (udp, section.get("udp")) {
+        report.error(node, udp_refusal(mode_name, tproxy));
+    } else if !tcp {
+        report.error(
+            section.get("tcp").unwrap_or(entry),
+            "nothing listens here: neither `tcp` nor `udp` is true",
+        );
+    }
+    let target = match section.get("target") {
+        Some(node) => choice(node, "a target", TARGETS, report).unwrap_or(Target::Auto),
+        None => Target::Auto,
+    };
+    let trusted = trusted(section.get("trusted"), mode_name, report);
+    if let Some(node) = section.get("users") {
+        users(node, mode_name, report);
+    }
+    let port = match section.get("port") {
+        Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),
+        None => {
+            report.missing(entry, "port", "is missing: a number 0-65535, 0 for one that the system chooses");
+            None
+        }
+    };
+    let addrs = addresses(entry, &section, report);
+
+    let (Some(mode), Some(port)) = (mode, port.and_then(|port| u16::try_from(port).ok())) else { return };
+    for (ip, node) in addrs {
+        let addr = SocketAddr::new(ip, port);
+        if port != 0 && listeners.iter().any(|other| other.addr == addr) {
+            report.error(node, format!("two listeners on {addr}: each needs an address and port of its own"));
+            continue;
+        }
+        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone() });
+    }
+}
+
+/// The name of the mode, empty where it is none, and the mode if it can be used.
+fn mode(node: &Node, report: &mut Report) -> (&'static str, Option<Mode>) {
+    let Some(text) = scalar(node) else {
+        report.expected_word(node, "a mode", &mode_names());
+        return ("", None);
+    };
+    match MODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
+        Some((name, Some(mode))) => (name, Some(*mode)),
+        Some((name, None)) => {
+            report.error(node, format!("mode `{name}` is not supported yet"));
+            (name, None)
+        }
+        None => {
+            report.expected_word(node, "a mode", &mode_names());
+            ("", None)
+        }
+    }
+}
+
+/// Those that can be used.
+fn mode_names() -> Vec<&'static str> {
+    MODES.iter().filter(|(_, mode)| mode.is_some()).map(|(name, _)| *name).collect()
+}
+
+/// Why `udp: true` cannot be had.
+fn udp_refusal(mode: &str, tproxy: bool) -> &'static str {
+    match mode {
+        "transparent" if !tproxy => {
+            "`udp` in mode `transparent` needs `tproxy: true`: a plain redirect loses a datagram's destination"
+        }
+        "http" | "https" => {
+            "`udp` is for the modes `transparent`, `socks5` and `proxyproto`: HTTP proxies carry TCP"
+        }
+        _ => "`udp: true` is not supported yet",
+    }
+}
+
+fn trusted(node: Option<&Node>, mode: &str, report: &mut Report) -> AddrSet {
+    let Some(node) = node else {
+        return AddrSet::new(TRUSTED_BY_DEFAULT.iter().filter_map(|net| parse_net(net)));
+    };
+    if !["", "proxyproto"].contains(&mode) {
+        report.error(node, format!("`trusted` is for mode `proxyproto`, this one is `{mode}`"));
+    }
+    if items(node).is_empty() {
+        report.error(
+            node,
+            "an empty list trusts nobody: leave `trusted` out for loopback and private networks",
+        );
+    }
+    let mut nets: Vec<IpNet> = Vec::new();
+    for item in items(node) {
+        match scalar(item).and_then(parse_net) {
+            Some(net) => nets.push(net),
+            None => report.expected(item, "an address or network: `192.0.2.1`, `10.0.0.0/8`, `fd00::/8`"),
+        }
+    }
+    AddrSet::new(nets)
+}
+
+fn users(node: &Node, mode: &str, report: &mut Report) {
+    let none = match &node.value {
+        Value::Null => true,
+        Value::Map(entries) => entries.is_empty(),
+        _ => false,
+    };
+    if !["", "http", "https", "socks5"].contains(&mode) {
+        report.error(
+            node,
+            format!("`users` are for the modes `http`, `https` and `socks5`, this one is `{mode}`"),
+        );
+    } else if !none {
+        report.error(node, "`users` is not supported yet");
+    }
+}
+
+fn addresses<'t>(entry: &'t Node, section: &Section<'t>, report: &mut Report) -> Vec<(IpAddr, &'t Node)> {
+    let mut addrs = Vec::new();
+    let mut wrong = false;
+    match section.get("ip4") {
+        None => addrs.push((IpAddr::V4(Ipv4Addr::LOCALHOST), entry)),
+        Some(node) => {
+            for item in items(node) {
+                match scalar(item).and_then(|text| text.parse::<Ipv4Addr>().ok()) {
+                    Some(ip) => addrs.push((IpAddr::V4(ip), item)),
+                    None => {
+                        wrong = true;
+                        report.expected(item, "an IPv4 address: `127.0.0.1`, `0.0.0.0` for all of them");
+                    }
+                }
+            }
+        }
+    }
+    match section.get("ip6") {
+        None => addrs.push((IpAddr::V6(Ipv6Addr::LOCALHOST), entry)),
+        Some(node) => {
+            for item in items(node) {
+                let ip = scalar(item).and_then(|text| text.parse::<Ipv6Addr>().ok());
+                match ip.filter(|ip| ip.to_ipv4_mapped().is_none()) {
+                    Some(ip) => addrs.push((IpAddr::V6(ip), item)),
+                    None => {
+                        wrong = true;
+                        report.expected(item, "an IPv6 address: `::1`, `::` for all of them");
+                    }
+                }
+            }
+        }
+    }
+    if addrs.is_empty() && !wrong {
+        report.error(entry, "nothing listens here: both `ip4` and `ip6` are empty");
+    }
+    addrs
+}

@@ -1,0 +1,196 @@
+//! Rules as the configuration understood them → entries that the walk can look at without thinking.
+//!
+//! An entry is a mask of worlds (see `worlds`) and at most one predicate for each of the facts with a large domain. A rule
+//! that contradicts itself gets no entry. `redirect` becomes two: over HTTP it redirects, everything else it denies.
+
+use std::collections::HashMap;
+
+use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate};
+use super::rules::{FieldSpec, RuleSpec};
+use super::worlds::Worlds;
+use super::{Action, Need};
+
+/// The facts that rules ask by predicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dim {
+    Src,
+    Sport,
+    Port,
+    Dest,
+    Name,
+}
+
+impl Dim {
+    /// In the order in which they are looked at: what is cheap first.
+    pub(super) const ALL: [Dim; 5] = [Dim::Port, Dim::Sport, Dim::Src, Dim::Dest, Dim::Name];
+
+    /// What obtains the fact.
+    pub(super) fn need(self) -> Need {
+        match self {
+            Dim::Src | Dim::Sport => Need::Given,
+            Dim::Port | Dim::Name => Need::FirstBytes,
+            Dim::Dest => Need::Dest,
+        }
+    }
+}
+
+/// A predicate of the ruleset, by its place; equal within a [`Dim`] exactly if the question is the same.
+pub(super) type Atom = u32;
+
+/// One rule, or one half of a `redirect`.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// The rule's place in the file.
+    pub(super) index: u16,
+    pub(super) action: Action,
+    /// The worlds in which it matches.
+    pub(super) worlds: Worlds,
+    /// In the order of [`Dim::ALL`]; `None` asks nothing.
+    pub(super) atoms: [Option<Atom>; Dim::ALL.len()],
+}
+
+/// The compiled rules.
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    pub(super) entries: Vec<Entry>,
+    pub(super) addrs: Vec<AddrPredicate>,
+    pub(super) ports: Vec<PortPredicate>,
+    pub(super) names: Vec<NamePredicate>,
+}
+
+/// Compiles the rules in their order.
+pub(super) fn compile(rules: &[RuleSpec]) -> Compiled {
+    let mut compiler = Compiler::default();
+    for (index, rule) in (0..u16::MAX).zip(rules) {
+        compiler.rule(index, rule);
+    }
+    compiler.out.entries.shrink_to_fit();
+    compiler.out
+}
+
+#[derive(Default)]
+struct Compiler {
+    out: Compiled,
+    addrs: HashMap<Key, Option<Atom>>,
+    ports: HashMap<Key, Option<Atom>>,
+    names: HashMap<Key, Option<Atom>>,
+}
+
+/// Nothing can match.
+struct Never;
+
+impl Compiler {
+    fn rule(&mut self, index: u16, rule: &RuleSpec) {
+        let worlds = rule.fields.iter().fold(Worlds::ALL, |left, field| left.and(Worlds::of_field(field)));
+        let mut atoms = [None; Dim::ALL.len()];
+        for (dim, place) in Dim::ALL.into_iter().zip(&mut atoms) {
+            match self.atom(dim, &rule.fields) {
+                Ok(atom) => *place = atom,
+                Err(Never) => return,
+            }
+        }
+        let halves = match rule.action {
+            Action::Redirect => {
+                [(Action::Redirect, worlds.and(Worlds::HTTP)), (Action::Deny, worlds.without(Worlds::HTTP))]
+            }
+            action => [(action, worlds), (action, Worlds::EMPTY)],
+        };
+        for (action, worlds) in halves {
+            if !worlds.and(Worlds::PLAUSIBLE).is_empty() {
+                self.out.entries.push(Entry { index, action, worlds, atoms });
+            }
+        }
+    }
+
+    /// What the fields of a rule ask of one fact.
+    fn atom(&mut self, dim: Dim, fields: &[FieldSpec]) -> Result<Option<Atom>, Never> {
+        let key = key(dim, fields);
+        if key == Key::default() {
+            return Ok(None);
+        }
+        let (known, place) = match dim {
+            Dim::Src | Dim::Dest => (&mut self.addrs, self.out.addrs.len()),
+            Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
+            Dim::Name => (&mut self.names, self.out.names.len()),
+        };
+        if let Some(known) = known.get(&key) {
+            return known.map(Some).ok_or(Never);
+        }
+        let is_empty = key.contradicts_itself()
+            || match dim {
+                Dim::Src | Dim::Dest => {
+                    push(&mut self.out.addrs, addr_predicate(dim, fields), AddrPredicate::is_empty)
+                }
+                Dim::Port | Dim::Sport => {
+                    push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
+                }
+                Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
+            };
+        // At most two predicates of a kind for each of 65,535 rules.
+        let atom = if is_empty { None } else { u32::try_from(place).ok() };
+        known.insert(key, atom);
+        atom.map(Some).ok_or(Never)
+    }
+}
+
+/// Keeps a predicate that can match; whether it cannot.
+fn push<P>(all: &mut Vec<P>, predicate: P, is_empty: impl Fn(&P) -> bool) -> bool {
+    let empty = is_empty(&predicate);
+    if !empty {
+        all.push(predicate);
+    }
+    empty
+}
+
+fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
+    let mut key = Key::default();
+    for field in fields {
+        match (dim, field) {
+            (Dim::Src, FieldSpec::Src(terms)) | (Dim::Dest, FieldSpec::Dest(terms)) => key.add_addrs(terms),
+            (Dim::Dest, FieldSpec::ProtoL3(terms)) => key.add_families(terms),
+            (Dim::Port, FieldSpec::Port(terms)) | (Dim::Sport, FieldSpec::Sport(terms)) => {
+                key.add_ports(terms)
+            }
+            (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
+            _ => {}
+        }
+    }
+    key
+}
+
+fn addr_predicate(dim: Dim, fields: &[FieldSpec]) -> AddrPredicate {
+    let mut predicate = AddrPredicate::default();
+    for field in fields {
+        match (dim, field) {
+            (Dim::Src, FieldSpec::Src(terms)) | (Dim::Dest, FieldSpec::Dest(terms)) => {
+                predicate.add_values(terms)
+            }
+            (Dim::Dest, FieldSpec::ProtoL3(terms)) => predicate.add_families(terms),
+            _ => {}
+        }
+    }
+    predicate
+}
+
+fn port_predicate(dim: Dim, fields: &[FieldSpec]) -> PortPredicate {
+    let mut predicate = PortPredicate::any();
+    for field in fields {
+        match (dim, field) {
+            (Dim::Port, FieldSpec::Port(terms)) | (Dim::Sport, FieldSpec::Sport(terms)) => {
+                predicate.add(terms)
+            }
+            _ => {}
+        }
+    }
+    predicate
+}
+
+fn name_predicate(fields: &[FieldSpec]) -> NamePredicate {
+    let mut predicate = NamePredicate::default();
+    for field in fields {
+        if let FieldSpec::Dns(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}

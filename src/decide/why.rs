@@ -1,1 +1,0 @@
-//! The explanation of a decision, rule by rule.

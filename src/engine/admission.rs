@@ -1,0 +1,157 @@
+//! `limits`: how many connections there may be, in all and from one source, over all workers.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Limits;
+
+/// Descriptors that are not a session's: listeners, polls, wakers, the resolver, the log, metrics.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// How often a refusal is logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// The limits in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effective {
+    /// Connections at once.
+    pub connections: u32,
+    /// Connections at once from one address.
+    pub per_source: u32,
+    /// More was configured than the descriptors allow.
+    pub lowered: bool,
+}
+
+impl Effective {
+    /// `limits` as `descriptors` (RLIMIT_NOFILE) allow: a session takes two.
+    pub fn of(limits: Limits, descriptors: u64) -> Self {
+        let most = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(1);
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let connections = limits.connections.unwrap_or(most).min(most);
+        let per_source = limits.per_source.unwrap_or((connections / 4).max(1)).min(connections);
+        Effective { connections, per_source, lowered: limits.connections.is_some_and(|wanted| wanted > most) }
+    }
+}
+
+/// Counts what is there, over all workers.
+#[derive(Debug)]
+pub struct Admission {
+    connections: AtomicU32,
+    most: AtomicU32,
+    most_per_source: AtomicU32,
+    sources: Mutex<HashMap<IpAddr, u32>>,
+    logged: Mutex<Option<Instant>>,
+}
+
+impl Admission {
+    /// Nobody is there yet.
+    pub fn new(limits: Effective) -> Self {
+        let admission = Admission {
+            connections: AtomicU32::new(0),
+            most: AtomicU32::new(0),
+            most_per_source: AtomicU32::new(0),
+            sources: Mutex::new(HashMap::new()),
+            logged: Mutex::new(None),
+        };
+        admission.change(limits);
+        admission
+    }
+
+    /// New limits, for those who come from now on.
+    pub fn change(&self, limits: Effective) {
+        self.most.store(limits.connections, Ordering::Relaxed);
+        self.most_per_source.store(limits.per_source, Ordering::Relaxed);
+    }
+
+    /// One more connection, if there is room; [`Admission::leave`] gives the room back.
+    pub fn enter(&self) -> bool {
+        if self.connections.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    /// One connection less.
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One more connection from `source`, if there is room; [`Admission::leave_source`] gives the room back.
+    pub fn enter_source(&self, source: IpAddr) -> bool {
+        let mut sources = lock(&self.sources);
+        let count = sources.entry(source).or_insert(0);
+        let room = *count < self.most_per_source.load(Ordering::Relaxed);
+        if room {
+            *count += 1;
+        }
+        room
+    }
+
+    /// One connection from `source` less.
+    pub fn leave_source(&self, source: IpAddr) {
+        let mut sources = lock(&self.sources);
+        if let Some(count) = sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&source);
+            }
+        }
+    }
+
+    /// Whether it is time to log another refusal.
+    pub fn may_log(&self, now: Instant) -> bool {
+        let mut logged = lock(&self.logged);
+        let due = logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY);
+        if due {
+            *logged = Some(now);
+        }
+        due
+    }
+}
+
+/// A counter that a panicking thread left behind is still a counter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_descriptors() {
+        let check = |connections, per_source, descriptors, expected: (u32, u32, bool)| {
+            let e = Effective::of(Limits { connections, per_source }, descriptors);
+            assert_eq!((e.connections, e.per_source, e.lowered), expected);
+        };
+        check(None, None, 1024, (480, 120, false));
+        check(Some(100), None, 1024, (100, 25, false));
+        check(Some(100), Some(100), 1024, (100, 100, false));
+        check(Some(100_000), Some(7), 1024, (480, 7, true));
+        check(None, None, 10, (1, 1, false));
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let admission = Admission::new(Effective { connections: 3, per_source: 2, lowered: false });
+        assert!(admission.enter() && admission.enter() && admission.enter());
+        assert!(!admission.enter());
+        admission.leave();
+        assert!(admission.enter());
+
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert!(admission.enter_source(a) && admission.enter_source(a));
+        assert!(!admission.enter_source(a));
+        assert!(admission.enter_source(b));
+        admission.leave_source(a);
+        assert!(admission.enter_source(a));
+        for source in [a, a, b] {
+            admission.leave_source(source);
+        }
+        assert!(lock(&admission.sources).is_empty(), "a source that has left takes no room");
+    }
+}

@@ -1,0 +1,500 @@
+//! One worker: a poll, its listeners, its sessions, and the one loop that drives them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::admission::Admission;
+use super::connection::{Connection, Fate, ROLES, Tools};
+use super::listening::{Binding, key as listener_key};
+use super::resolver::ResolverHandle;
+use super::slab::Slab;
+use super::timers::Timers;
+use crate::accept::{self, Wish};
+use crate::config::{Listener, Mode, Plan};
+use crate::connect::resolve::Answer;
+use crate::connect::resolve::cache::{AnswerCache, Entry};
+use crate::decide::L4;
+use crate::decide::rules::Locals;
+use crate::logging;
+use crate::metrics::{Limit, Metrics};
+use crate::relay::Loan;
+use crate::session::Session;
+use crate::sys::socket::{self, Outgoing};
+
+/// Events that one call of the poll returns at most.
+const EVENTS: usize = 1024;
+
+/// Connections that one listener may bring in before others get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long a listener rests when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Names whose addresses a worker remembers, so that it need not ask the resolver's thread.
+const REMEMBERED_NAMES: usize = 512;
+
+/// The waker's token, and those of listeners: above every session's.
+const WAKER: Token = Token(usize::MAX);
+const FIRST_LISTENER: usize = usize::MAX - MAX_LISTENERS;
+const MAX_LISTENERS: usize = 4096;
+
+/// What all workers share.
+pub struct Shared {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits.
+    pub admission: Admission,
+    /// Names to addresses.
+    pub resolver: ResolverHandle,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A new plan, with all of its listeners: those without a socket run already.
+    Plan(Arc<Plan>, Vec<(Listener, Option<std::net::TcpListener>)>),
+    /// What the rules must know of this machine has changed.
+    Locals(Arc<Locals>),
+    /// The resolver's answer to this worker.
+    Answer(Answer),
+    /// Accept nothing more; end when all sessions have, or at this time.
+    Drain(Instant),
+    /// Log the live connections.
+    Report,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Handle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Tells the worker; one that has ended hears nothing.
+    pub fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // A worker that cannot be woken reads its commands at its next event.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// A second way to tell it.
+    pub fn another(&self) -> Handle {
+        Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
+    }
+
+    /// Waits until the worker has ended.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker that is not running yet: its handle can be given to others first.
+#[derive(Debug)]
+pub struct Prepared {
+    poll: Poll,
+    inbox: Receiver<Command>,
+}
+
+/// Makes the channel of a worker.
+///
+/// # Errors
+/// No poll or waker is to be had.
+pub fn prepare() -> io::Result<(Handle, Prepared)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let (commands, inbox) = channel();
+    Ok((Handle { commands, waker, thread: None }, Prepared { poll, inbox }))
+}
+
+/// Starts a prepared worker; it learns its plan by [`Command::Plan`].
+///
+/// # Errors
+/// No thread is to be had.
+pub fn spawn(
+    index: usize,
+    handle: &mut Handle,
+    prepared: Prepared,
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    locals: Arc<Locals>,
+) -> io::Result<()> {
+    let worker = Worker {
+        index,
+        poll: prepared.poll,
+        inbox: prepared.inbox,
+        outgoing: outgoing(&plan),
+        plan,
+        locals,
+        shared,
+        listeners: Vec::new(),
+        connections: Slab::new(),
+        timers: Timers::new(),
+        queue: VecDeque::new(),
+        loan: Loan::new(),
+        answers: AnswerCache::new(REMEMBERED_NAMES),
+        draining: None,
+    };
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
+    handle.thread = Some(thread);
+    Ok(())
+}
+
+struct Bound {
+    listener: Arc<Listener>,
+    socket: TcpListener,
+    /// Out of descriptors: the timers wake it.
+    paused: bool,
+}
+
+struct Worker {
+    index: usize,
+    poll: Poll,
+    inbox: Receiver<Command>,
+    plan: Arc<Plan>,
+    outgoing: Outgoing,
+    locals: Arc<Locals>,
+    shared: Arc<Shared>,
+    /// By place; a place is not used again for another socket while its events may be under way.
+    listeners: Vec<Option<Bound>>,
+    connections: Slab<Connection>,
+    timers: Timers,
+    /// Those who have more to do: sessions by key, listeners by token.
+    queue: VecDeque<usize>,
+    loan: Loan,
+    answers: AnswerCache,
+    draining: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        logging::keep_until_flush();
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_finished() {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // Cannot happen with a descriptor that is ours; going round at full speed would help nobody.
+                log::error!("cannot poll: {error}");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    WAKER => self.hear(now),
+                    Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
+                    Token(token) => {
+                        let (key, role) = (token / ROLES, token % ROLES);
+                        self.with(key, now, |connection, tools| connection.event(key, role, event, tools));
+                    }
+                }
+            }
+            for _ in 0..self.queue.len() {
+                let Some(token) = self.queue.pop_front() else { break };
+                if token >= FIRST_LISTENER {
+                    self.accept(token, now);
+                } else {
+                    self.with(token, now, |connection, tools| {
+                        connection.queued = false;
+                        connection.go_on(token, tools)
+                    });
+                }
+            }
+            while let Some(token) = self.timers.pop(now) {
+                if token >= FIRST_LISTENER {
+                    if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
+                        bound.paused = false;
+                    }
+                    self.accept(token, now);
+                } else {
+                    self.with(token, now, |connection, tools| connection.expired(token, tools));
+                }
+            }
+            self.connections.recycle();
+            logging::flush();
+        }
+        for key in self.connections.keys() {
+            self.with(key, Instant::now(), |connection, tools| connection.shut_down(key, tools));
+        }
+        logging::flush();
+    }
+
+    /// Whether there is nothing left to drain, or no time.
+    fn is_finished(&self) -> bool {
+        self.draining.is_some_and(|until| self.connections.len() == 0 || Instant::now() >= until)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.queue.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = match (self.timers.next(), self.draining) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        // The kernel counts milliseconds and rounds down; a turn too early finds nothing to do and comes again.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    /// Lets a connection do something, and puts it where its fate belongs.
+    fn with(
+        &mut self,
+        key: usize,
+        now: Instant,
+        f: impl FnOnce(&mut Connection, &mut Tools<'_>) -> Fate,
+    ) {
+        let Some(mut connection) = self.connections.take(key) else { return };
+        let mut tools = Tools {
+            now,
+            worker: self.index,
+            registry: self.poll.registry(),
+            timers: &mut self.timers,
+            loan: &mut self.loan,
+            plan: &self.plan,
+            outgoing: &self.outgoing,
+            locals: &self.locals,
+            answers: &mut self.answers,
+            shared: &self.shared,
+        };
+        match f(&mut connection, &mut tools) {
+            Fate::Over => {
+                self.timers.change(key, connection.deadline(), None);
+                if let Some(source) = connection.source() {
+                    self.shared.admission.leave_source(source);
+                }
+                self.shared.admission.leave();
+                self.connections.free(key);
+            }
+            fate => {
+                if fate == Fate::Yields && !connection.queued {
+                    connection.queued = true;
+                    self.queue.push_back(key);
+                }
+                self.connections.put_back(key, connection);
+            }
+        }
+    }
+
+    fn accept(&mut self, token: usize, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(Some(bound)) = self.listeners.get(token - FIRST_LISTENER) else { return };
+            if bound.paused {
+                return;
+            }
+            match bound.socket.accept() {
+                Ok((stream, client)) => {
+                    let listener = Arc::clone(&bound.listener);
+                    self.welcome(stream, client, &listener, now);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if socket::is_out_of_resources(&e) => {
+                    self.pause(token, now, &e);
+                    return;
+                }
+                // The client was gone before it was accepted (accept(2), "Error handling").
+                Err(_) => {}
+            }
+        }
+        self.queue.push_back(token);
+    }
+
+    /// Out of descriptors: the connections that wait go on waiting, and others end meanwhile.
+    fn pause(&mut self, token: usize, now: Instant, error: &io::Error) {
+        if self.shared.admission.may_log(now) {
+            log::warn!("cannot accept connections for now: {error}");
+        }
+        if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
+            bound.paused = true;
+            self.timers.change(token, None, now.checked_add(ACCEPT_PAUSE));
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        stream: mio::net::TcpStream,
+        client: SocketAddr,
+        listener: &Listener,
+        now: Instant,
+    ) {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        // Behind a PROXY header the client is known later.
+        let source = (listener.mode != Mode::ProxyProtocol).then_some(client.ip());
+        if let Err(limit) = self.admit(source) {
+            self.shared.metrics.connection_refused(limit);
+            if self.shared.admission.may_log(now) {
+                log::warn!("too many connections: refused {}", client.ip());
+            }
+            let _ = socket::reset_on_close(&stream);
+            return;
+        }
+        self.shared.metrics.connection_opened(listener.mode, L4::Tcp);
+        let wish = match listener.mode {
+            Mode::Transparent => self.original_destination(&stream, listener),
+            Mode::Http | Mode::ProxyProtocol => Wish::Lost,
+        };
+        let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
+        let connection = Connection::new(stream, client, source, listener.mode, now);
+        let key = self.connections.insert(Box::new(connection));
+        self.with(key, now, |connection, tools| connection.start(key, session, wish, tools));
+    }
+
+    fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
+        let admission = &self.shared.admission;
+        if !admission.enter() {
+            return Err(Limit::Connections);
+        }
+        if let Some(source) = source
+            && !admission.enter_source(source)
+        {
+            admission.leave();
+            return Err(Limit::PerSource);
+        }
+        Ok(())
+    }
+
+    fn original_destination(
+        &self,
+        stream: &mio::net::TcpStream,
+        listener: &Listener,
+    ) -> Wish {
+        let local = listener.tproxy.then(|| stream.local_addr().ok()).flatten();
+        let original =
+            std::iter::once_with(|| socket::original_dst(stream, listener.addr.is_ipv4()).ok()).flatten();
+        let candidates = local.into_iter().chain(original);
+        accept::transparent::original_destination(candidates, |addr| self.is_own(addr, listener))
+    }
+
+    /// Whether `addr` is where `listener` listens: then nothing was redirected, or the trace of it is lost.
+    fn is_own(&self, addr: SocketAddr, listener: &Listener) -> bool {
+        let ip = addr.ip().to_canonical();
+        addr.port() == listener.addr.port()
+            && (ip.is_loopback() || ip == listener.addr.ip() || self.locals.addrs.binary_search(&ip).is_ok())
+    }
+
+    fn hear(&mut self, now: Instant) {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Plan(plan, listeners) => {
+                    self.outgoing = outgoing(&plan);
+                    self.plan = plan;
+                    self.listen_on(listeners, now);
+                }
+                Command::Locals(locals) => self.locals = locals,
+                Command::Answer(answer) => self.answered(answer, now),
+                Command::Drain(until) => self.drain(until, now),
+                Command::Report => self.report(now),
+            }
+        }
+    }
+
+    fn listen_on(&mut self, wanted: Vec<(Listener, Option<std::net::TcpListener>)>, now: Instant) {
+        // What is no longer wanted first accepts what waits, then closes.
+        for place in 0..self.listeners.len() {
+            let Some(Some(bound)) = self.listeners.get(place) else { continue };
+            let key = listener_key(&bound.listener);
+            if !wanted.iter().any(|(listener, _)| listener_key(listener) == key) {
+                self.close_listener(place, now);
+            }
+        }
+        for (listener, socket) in wanted {
+            match socket {
+                Some(socket) => self.add_listener(listener, socket),
+                None => {
+                    let key = listener_key(&listener);
+                    for bound in self.listeners.iter_mut().flatten() {
+                        if listener_key(&bound.listener) == key {
+                            bound.listener = Arc::new(listener.clone());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_listener(&mut self, listener: Listener, socket: std::net::TcpListener) {
+        let place = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        if place >= MAX_LISTENERS {
+            log::error!("more than {MAX_LISTENERS} listeners: {} is left out", listener.addr);
+            return;
+        }
+        let mut socket = TcpListener::from_std(socket);
+        let token = Token(FIRST_LISTENER + place);
+        if let Err(error) = self.poll.registry().register(&mut socket, token, Interest::READABLE) {
+            log::error!("cannot watch the listener on {}: {error}", listener.addr);
+            return;
+        }
+        let bound = Some(Bound { listener: Arc::new(listener), socket, paused: false });
+        match self.listeners.get_mut(place) {
+            Some(free) => *free = bound,
+            None => self.listeners.push(bound),
+        }
+    }
+
+    fn close_listener(&mut self, place: usize, now: Instant) {
+        let token = FIRST_LISTENER + place;
+        // What waits is at most the backlog, and each turn takes some of it.
+        loop {
+            let queued = self.queue.len();
+            self.accept(token, now);
+            if self.queue.len() == queued || self.queue.back() != Some(&token) {
+                break;
+            }
+            self.queue.pop_back();
+        }
+        self.queue.retain(|&queued| queued != token);
+        if let Some(place) = self.listeners.get_mut(place) {
+            *place = None;
+        }
+    }
+
+    fn answered(&mut self, answer: Answer, now: Instant) {
+        let Answer { asker, name, result, valid_until } = answer;
+        let addrs = result.clone().map(|addrs| addrs.to_vec());
+        self.answers.insert(&name, Entry { result, valid_until });
+        self.with(asker.token, now, |connection, tools| connection.answered(asker.token, &name, addrs, tools));
+    }
+
+    fn drain(&mut self, until: Instant, now: Instant) {
+        self.listeners.clear();
+        self.queue.retain(|&token| token < FIRST_LISTENER);
+        self.draining = Some(until);
+        for key in self.connections.keys() {
+            self.with(key, now, |connection, tools| connection.wind_up(key, tools));
+        }
+    }
+
+    fn report(&self, now: Instant) {
+        for key in self.connections.keys() {
+            if let Some(connection) = self.connections.get(key) {
+                connection.life().log_live(now);
+            }
+        }
+    }
+}
+
+/// Splits bindings for `workers` workers: each gets every listener, with a socket of its own or none.
+pub fn share_out(
+    mut bindings: Vec<Binding>,
+    workers: usize,
+) -> Vec<Vec<(Listener, Option<std::net::TcpListener>)>> {
+    (0..workers)
+        .map(|_| bindings.iter_mut().map(|b| (b.listener.clone(), b.sockets.pop())).collect())
+        .collect()
+}
+
+fn outgoing(plan: &Plan) -> Outgoing {
+    Outgoing { fwmark: plan.output.fwmark, interface: plan.output.interface.clone() }
+}

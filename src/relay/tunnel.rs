@@ -1,0 +1,115 @@
+//! Two directions between a client and a server, until both are done.
+//!
+//! The end of one direction is passed on (half-close) and the other goes on; a reset is passed on as a reset.
+
+use std::io;
+use std::net::Shutdown;
+
+use super::direction::{Direction, Failed, Turn};
+use super::{Broken, End, Loan, Side};
+
+/// How a turn of a tunnel ended.
+#[derive(Debug)]
+pub enum Progress {
+    /// Nothing can be moved now; `moved` tells whether something was.
+    Wait {
+        /// Bytes went somewhere in this turn.
+        moved: bool,
+    },
+    /// There is more to do, but others come first.
+    Again,
+    /// Both directions are done.
+    Finished,
+    /// One side broke; the other must learn it.
+    Broken(Broken),
+}
+
+/// Both directions of one connection.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Client to server.
+    up: Direction,
+    /// Server to client.
+    down: Direction,
+}
+
+impl Tunnel {
+    /// A tunnel that first sends the server what was read before it stood, and the client what it is owed.
+    pub fn new(to_server: Vec<u8>, to_client: Vec<u8>) -> Self {
+        let (mut up, mut down) = (Direction::to_end(), Direction::to_end());
+        up.prepend(to_server);
+        down.prepend(to_client);
+        Tunnel { up, down }
+    }
+
+    /// Moves what can be moved, both ways. `seen` is shown copied pieces from the client.
+    pub fn pump(
+        &mut self,
+        client: &mut End,
+        server: &mut End,
+        loan: &mut Loan,
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Progress {
+        let before = self.up.delivered() + self.down.delivered();
+        let up = match turn(&mut self.up, client, server, loan, seen) {
+            Ok(turn) => turn,
+            Err(failed) => return broken(failed, Side::Client, Side::Server),
+        };
+        let down = match turn(&mut self.down, server, client, loan, &mut |_| {}) {
+            Ok(turn) => turn,
+            Err(failed) => return broken(failed, Side::Server, Side::Client),
+        };
+        match (up, down) {
+            (Turn::Done, Turn::Done) => Progress::Finished,
+            (Turn::Again, _) | (_, Turn::Again) => Progress::Again,
+            _ => Progress::Wait { moved: self.up.delivered() + self.down.delivered() != before },
+        }
+    }
+
+    /// Bytes delivered to the server and to the client.
+    pub fn delivered(&self) -> (u64, u64) {
+        (self.up.delivered(), self.down.delivered())
+    }
+
+    /// Whether exactly one direction is done.
+    pub fn is_half_closed(&self) -> bool {
+        self.up.is_done() != self.down.is_done()
+    }
+
+    /// Gives back what was borrowed.
+    pub fn close(&mut self, loan: &mut Loan) {
+        self.up.close(loan);
+        self.down.close(loan);
+    }
+}
+
+/// One turn of one direction; at its end the sink learns that nothing more comes.
+fn turn(
+    direction: &mut Direction,
+    source: &mut End,
+    sink: &mut End,
+    loan: &mut Loan,
+    seen: &mut dyn FnMut(&[u8]),
+) -> Result<Turn, Failed> {
+    if direction.is_done() {
+        return Ok(Turn::Done);
+    }
+    let turn = direction.pump(source, sink, loan, &mut Vec::new(), seen)?;
+    if turn == Turn::Done {
+        match sink.stream.shutdown(Shutdown::Write) {
+            // The peer is gone altogether: its own direction will say so.
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
+            result => result.map_err(Failed::Sink)?,
+        }
+    }
+    Ok(turn)
+}
+
+fn broken(failed: Failed, source: Side, sink: Side) -> Progress {
+    let (side, error) = match failed {
+        Failed::Source(error) => (source, error),
+        Failed::Sink(error) => (sink, error),
+        Failed::Malformed => (source, io::Error::from(io::ErrorKind::InvalidData)),
+    };
+    Progress::Broken(Broken { side, error })
+}

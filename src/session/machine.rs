@@ -1,0 +1,431 @@
+//! The session: what it knows, and what it does when something happens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::state::State;
+use super::{Closing, CloseReason, Env, Exchange, Step, Wire};
+use crate::accept::Wish;
+use crate::accept::proxy_protocol::{Introduction, introduction};
+use crate::config::{Listener, Mode, Plan, Target, Timeouts};
+use crate::connect::dial::DialError;
+use crate::connect::resolve::ResolveError;
+use crate::decide::facts::{Facts, Known, L4};
+use crate::decide::Verdict;
+use crate::identify::tcp::{Identifier, MAX_PRELUDE};
+use crate::identify::{Identity, Outcome};
+use crate::wire::http1::{self, HeadEnd, Request};
+use crate::wire::{Parse, proxy_protocol};
+
+/// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
+const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// What the client still waits for before its own bytes mean anything.
+#[derive(Debug)]
+pub(super) enum Owed {
+    /// Nothing: its bytes are the connection.
+    Nothing,
+    /// The answer to a CONNECT.
+    Established,
+    /// The response to a request.
+    Response(Box<Request>),
+}
+
+/// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) plan: Arc<Plan>,
+    pub(super) mode: Mode,
+    pub(super) target: Target,
+    trusted: bool,
+    state: State,
+    /// The client as accepted, or as a PROXY header says.
+    client: SocketAddr,
+    pub(super) wish: Wish,
+    pub(super) owed: Owed,
+    pub(super) facts: Facts,
+    pub(super) identity: Option<Identity>,
+    identifier: Identifier,
+    pub(super) head_end: HeadEnd,
+    /// Bytes of the client that nobody has consumed.
+    pub(super) prelude: Vec<u8>,
+    /// To be sent to the client before the next step is taken.
+    pub(super) reply: Vec<u8>,
+    /// No more bytes will come from the client.
+    client_done: bool,
+    /// Since when the client is given time for what it has to send now.
+    pub(super) waiting_since: Instant,
+    /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
+    pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
+    /// The verdict on the connection, or on the request at hand.
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Session {
+    /// A connection that `listener` accepted from `client`.
+    pub fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        Session {
+            mode: listener.mode,
+            target: listener.target,
+            trusted: listener.trusted.contains(client.ip()),
+            state: State::New,
+            client,
+            wish: Wish::Lost,
+            owed: Owed::Nothing,
+            facts: facts_of(client),
+            identity: None,
+            identifier: Identifier::new(plan.parsers),
+            head_end: HeadEnd::new(),
+            prelude: Vec::new(),
+            reply: Vec::new(),
+            client_done: false,
+            waiting_since: now,
+            resolved: None,
+            verdict: None,
+            plan,
+        }
+    }
+
+    /// The client: as accepted, or as a PROXY header says.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// How the client came in.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What is known.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the first bytes were, once somebody asked.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What the client asked for.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// The verdict on the connection, or on the request at hand.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// The plan that this session was begun under.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// What the client is to be sent before the step just returned is taken.
+    pub fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.reply)
+    }
+
+    /// Whether the session reads the client's bytes now.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
+    }
+
+    /// Whether the client is known: behind a PROXY header not before that is read.
+    pub fn is_source_known(&self) -> bool {
+        self.mode != Mode::ProxyProtocol || !matches!(self.state, State::New | State::ProxyHeader)
+    }
+
+    /// Whether nothing is under way: the client may ask for something, or not.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::RequestHead && self.prelude.is_empty()
+    }
+
+    /// Begins. `wish` is what a transparent client wants; other clients say so themselves.
+    pub fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        match self.mode {
+            Mode::Transparent => self.wants(wish, env),
+            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
+            Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
+            Mode::Http => self.read(State::RequestHead, env.now),
+        }
+    }
+
+    /// The client sent something.
+    pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
+        debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
+        if self.prelude.is_empty() && self.state == State::RequestHead {
+            // Until the first byte of a request the idle time counts, from there on the time for a head.
+            self.waiting_since = env.now;
+        }
+        self.prelude.extend_from_slice(bytes);
+        self.look(env)
+    }
+
+    /// The client will send nothing more.
+    pub fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
+        self.client_done = true;
+        if self.prelude.is_empty() {
+            let served = self.state == State::RequestHead && self.verdict.is_some();
+            return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
+        }
+        match self.state {
+            State::FirstBytes => self.out_of_bytes(env),
+            State::ProxyHeader => self.close(CloseReason::BadProxyHeader),
+            _ => self.close(CloseReason::ClientGone),
+        }
+    }
+
+    /// The time given with the last [`Step::Read`] has passed.
+    pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
+        match self.state {
+            State::FirstBytes => {
+                let whole_by = self.whole_by();
+                if env.now < whole_by && self.has_begun() {
+                    return Step::Read { until: whole_by };
+                }
+                self.out_of_bytes(env)
+            }
+            State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
+                self.close(CloseReason::Idle)
+            }
+            _ => self.close(CloseReason::ProcessTimeout),
+        }
+    }
+
+    /// The resolver answered the last [`Step::Resolve`].
+    pub fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
+        debug_assert_eq!(self.state, State::Resolving);
+        match (result, self.dial_name()) {
+            (Ok(addrs), Some(name)) if !addrs.is_empty() => {
+                self.resolved = Some((name, addrs));
+                self.advance(env)
+            }
+            (Ok(_) | Err(ResolveError::NotFound), _) => self.close(CloseReason::NameNotFound),
+            (Err(ResolveError::Failed), _) => self.close(CloseReason::ResolveFailed),
+        }
+    }
+
+    /// A connection of the last [`Step::Dial`] stands.
+    pub fn connected(&mut self) -> Step {
+        self.go(State::Open);
+        match std::mem::replace(&mut self.owed, Owed::Nothing) {
+            Owed::Response(request) => self.exchange(&request),
+            Owed::Established => {
+                self.reply.extend_from_slice(http1::ESTABLISHED);
+                Step::Tunnel { to_server: self.take_prelude() }
+            }
+            Owed::Nothing => Step::Tunnel { to_server: self.take_prelude() },
+        }
+    }
+
+    /// No connection of the last [`Step::Dial`] came about.
+    pub fn dial_failed(&mut self, error: DialError) -> Step {
+        self.close(match error {
+            DialError::Refused => CloseReason::ConnectRefused,
+            DialError::Unreachable => CloseReason::ConnectUnreachable,
+            DialError::TimedOut => CloseReason::ConnectTimeout,
+            DialError::Other => CloseReason::ConnectFailed,
+        })
+    }
+
+    /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
+    pub fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+        self.plan = Arc::clone(env.plan);
+        self.facts = facts_of(self.client);
+        self.identity = None;
+        self.resolved = None;
+        self.wish = Wish::Lost;
+        self.owed = Owed::Nothing;
+        self.head_end = HeadEnd::new();
+        self.prelude = leftover;
+        self.waiting_since = env.now;
+        if !self.prelude.is_empty() {
+            self.go(State::RequestHead);
+            return self.look(env);
+        }
+        self.prelude = Vec::new();
+        self.go(State::RequestHead);
+        Step::Read { until: env.now + self.timeouts().idle }
+    }
+
+    /// Ends the session for a reason that the engine found.
+    pub fn close(&mut self, reason: CloseReason) -> Step {
+        let wire = self.last_words(reason);
+        if self.state != State::Closed {
+            self.go(State::Closed);
+        }
+        Step::Close(Closing { reason, wire })
+    }
+
+    /// Looks at the unconsumed bytes as the state demands.
+    fn look(&mut self, env: &mut Env<'_>) -> Step {
+        match self.state {
+            State::ProxyHeader => self.look_for_proxy_header(env),
+            State::RequestHead => self.look_for_request(env),
+            _ => self.identify(env),
+        }
+    }
+
+    fn look_for_proxy_header(&mut self, env: &mut Env<'_>) -> Step {
+        match proxy_protocol::parse(&self.prelude) {
+            Parse::NeedMore => Step::Read { until: self.in_time() },
+            Parse::Malformed => self.close(CloseReason::BadProxyHeader),
+            Parse::Complete(header) => {
+                self.prelude.drain(..header.len.min(self.prelude.len()));
+                match introduction(&header, self.trusted) {
+                    Introduction::Client { src, wish } => {
+                        self.client = src;
+                        self.facts = facts_of(src);
+                        self.wants(wish, env)
+                    }
+                    Introduction::HealthCheck => self.close(CloseReason::HealthCheck),
+                    Introduction::Refused => self.close(CloseReason::BadProxyHeader),
+                }
+            }
+        }
+    }
+
+    /// What the client wants is known: ask the rules.
+    pub(super) fn wants(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        match &wish {
+            Wish::Address(addr) => {
+                self.facts.port = Known::Is(addr.port());
+                if self.target != Target::Name {
+                    self.facts.dest = Known::Is(addr.ip().to_canonical());
+                }
+            }
+            Wish::Name { port, .. } => self.facts.port = Known::Is(*port),
+            Wish::Lost => {}
+        }
+        self.wish = wish;
+        self.advance(env)
+    }
+
+    /// Reads the first bytes, beginning with those that are here already.
+    pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
+        if matches!(self.owed, Owed::Established) {
+            self.owed = Owed::Nothing;
+            self.reply.extend_from_slice(http1::ESTABLISHED);
+        }
+        let step = self.read(State::FirstBytes, env.now);
+        if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
+    }
+
+    fn identify(&mut self, env: &mut Env<'_>) -> Step {
+        match self.identifier.look(&self.prelude) {
+            Outcome::Identified(identity) => {
+                self.learn(identity);
+                self.advance(env)
+            }
+            Outcome::TooLarge => self.incomplete(env),
+            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(env),
+            Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
+            Outcome::NeedMore { .. } => Step::Read { until: self.in_time() },
+        }
+    }
+
+    /// No more first bytes in time: what began as a protocol is denied, the rest is none.
+    fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
+        if self.has_begun() {
+            return self.incomplete(env);
+        }
+        self.learn(Identity::None);
+        self.advance(env)
+    }
+
+    fn has_begun(&mut self) -> bool {
+        !self.prelude.is_empty()
+            && matches!(self.identifier.look(&self.prelude), Outcome::NeedMore { begun: true } | Outcome::TooLarge)
+    }
+
+    /// Waits for bytes in `state`, from now on.
+    pub(super) fn read(&mut self, state: State, now: Instant) -> Step {
+        self.go(state);
+        self.waiting_since = now;
+        Step::Read { until: self.in_time() }
+    }
+
+    pub(super) fn in_time(&self) -> Instant {
+        self.waiting_since + self.timeouts().process
+    }
+
+    fn whole_by(&self) -> Instant {
+        self.waiting_since + self.timeouts().process * 2
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.plan.timeouts
+    }
+
+    pub(super) fn take_prelude(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.prelude)
+    }
+
+    pub(super) fn go(&mut self, to: State) {
+        debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
+        self.state = to;
+    }
+
+    /// What the client is told at the end: the one place where reasons become bytes.
+    fn last_words(&self, reason: CloseReason) -> Wire {
+        let owes_http = !matches!(self.owed, Owed::Nothing) || self.state == State::RequestHead;
+        if owes_http {
+            return match super::request::status_of(reason) {
+                Some((status, text)) => Wire::Say(http1::reply(status, text, true)),
+                None => Wire::Quiet,
+            };
+        }
+        match reason {
+            CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
+                (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
+                (Some(Identity::Http { .. }), _) => {
+                    Wire::Say(http1::reply(403, "denied by the proxy's rules", true))
+                }
+                (None, Some(_)) if reason == CloseReason::Incomplete => {
+                    Wire::Say(http1::reply(403, "the request was not complete in time", true))
+                }
+                _ => Wire::Reset,
+            },
+            // A client that was told that its tunnel stands learns by its end that it does not.
+            CloseReason::ConnectRefused
+            | CloseReason::ConnectUnreachable
+            | CloseReason::ConnectTimeout
+            | CloseReason::ConnectFailed
+            | CloseReason::NameNotFound
+            | CloseReason::ResolveFailed
+                if self.mode == Mode::Http =>
+            {
+                Wire::Quiet
+            }
+            CloseReason::HealthCheck | CloseReason::ClientGone | CloseReason::Shutdown | CloseReason::Idle => {
+                Wire::Quiet
+            }
+            _ => Wire::Reset,
+        }
+    }
+
+    fn exchange(&mut self, request: &Request) -> Step {
+        let buffered = self.take_prelude();
+        let (head, after_head) = buffered.split_at(request.len.min(buffered.len()));
+        Step::Exchange(Exchange {
+            head: http1::forward_request(head, request),
+            method: request.method.clone(),
+            body: request.body,
+            after_head: after_head.to_vec(),
+            keep_alive: request.keep_alive,
+        })
+    }
+}
+
+/// What is known of every connection from `client`.
+fn facts_of(client: SocketAddr) -> Facts {
+    Facts {
+        src: Known::Is(client.ip()),
+        sport: Known::Is(client.port()),
+        l4: Known::Is(L4::Tcp),
+        ..Facts::default()
+    }
+}

@@ -1,0 +1,116 @@
+//! The HTTP proxy's requests, one after the other on a connection.
+
+use super::machine::{Owed, Session};
+use super::state::State;
+use super::{Closing, CloseReason, Env, Step, Wire};
+use crate::accept::{self, Wish};
+use crate::decide::facts::{Known, L5};
+use crate::decide::name;
+use crate::wire::http1::{self, Framing, HeadEnd, Reject, Target};
+
+impl Session {
+    pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
+        let Some(end) = self.head_end.find(&self.prelude) else {
+            if self.prelude.len() > http1::MAX_HEAD {
+                return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
+            }
+            return Step::Read { until: self.in_time() };
+        };
+        let head = self.prelude.get(..end).unwrap_or_default();
+        if head.len() > http1::MAX_HEAD {
+            return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
+        }
+        let request = match http1::parse_request(head) {
+            Ok(request) => request,
+            Err(reject) => return self.reject(reject),
+        };
+        let wish = match accept::http::wish(&request) {
+            Ok(wish) => wish,
+            Err(reject) => return self.reject(reject),
+        };
+        if matches!(request.target, Target::Authority { .. }) {
+            self.prelude.drain(..end);
+            self.owed = Owed::Established;
+        } else {
+            // A request's protocol and name need no peek: the proxy itself resolves what it says.
+            self.facts.l5 = Known::Is(L5::Http);
+            self.facts.name = match &wish {
+                Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
+                Wish::Address(_) | Wish::Lost => Known::Absent,
+            };
+            (self.facts.ech, self.facts.esni) = (Known::Absent, Known::Absent);
+            self.owed = Owed::Response(Box::new(request));
+        }
+        self.wants(wish, env)
+    }
+
+    /// A denied request whose end is known leaves the connection usable; everything else ends with the refusal.
+    pub(super) fn refuse(&mut self, env: &mut Env<'_>) -> Step {
+        match &self.owed {
+            // Not with a next request in hand: a pipeline of denied ones would nest as deep as it is long.
+            Owed::Response(request)
+                if request.keep_alive && request.body == Framing::None && self.prelude.len() <= request.len =>
+            {
+                self.reply.extend(http1::reply(403, DENIED, false));
+                self.next_request(Vec::new(), env)
+            }
+            _ => self.close(CloseReason::Denied),
+        }
+    }
+
+    /// The exchange broke. `answered`: the client has seen a part of the response, so only a reset tells it the truth.
+    pub fn exchange_failed(&mut self, reason: CloseReason, answered: bool) -> Step {
+        match status_of(reason) {
+            Some((status, text)) if !answered => self.say(http1::reply(status, text, true), reason),
+            _ => {
+                self.go(State::Closed);
+                Step::Close(Closing { reason, wire: Wire::Reset })
+            }
+        }
+    }
+
+    fn reject(&mut self, reject: Reject) -> Step {
+        self.say(http1::reply(reject.status, reject.reason, true), CloseReason::BadRequest)
+    }
+
+    /// Ends the session with these bytes.
+    pub(super) fn say(&mut self, words: Vec<u8>, reason: CloseReason) -> Step {
+        self.go(State::Closed);
+        Step::Close(Closing { reason, wire: Wire::Say(words) })
+    }
+}
+
+const DENIED: &str = "denied by the proxy's rules";
+
+/// The status and the text with which an HTTP client is told why, or nothing where it would not listen.
+pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
+    Some(match reason {
+        CloseReason::Denied | CloseReason::Incomplete => (403, DENIED),
+        CloseReason::ProcessTimeout => (408, "the request was not complete in time"),
+        CloseReason::BadRequest => (400, "the request cannot be understood"),
+        CloseReason::BadResponse => (502, "the server's answer is not valid HTTP"),
+        CloseReason::ServerReset => (502, "the server closed the connection before it answered"),
+        CloseReason::NoDestination => (502, "there is no address to connect to"),
+        CloseReason::NameNotFound => (502, "the name does not exist"),
+        CloseReason::ResolveFailed => (504, "no nameserver answered"),
+        CloseReason::ConnectRefused => (502, "the server refused the connection"),
+        CloseReason::ConnectUnreachable => (502, "the server cannot be reached"),
+        CloseReason::ConnectTimeout => (504, "the server did not answer in time"),
+        CloseReason::ConnectFailed => (502, "the connection to the server failed"),
+        CloseReason::Limit | CloseReason::OutOfResources => (503, "too many connections"),
+        CloseReason::Finished
+        | CloseReason::Redirected
+        | CloseReason::ClientGone
+        | CloseReason::ClientReset
+        | CloseReason::Idle
+        | CloseReason::HalfClosed
+        | CloseReason::BadProxyHeader
+        | CloseReason::HealthCheck
+        | CloseReason::Shutdown => return None,
+    })
+}
+
+/// The head at the front of `bytes`.
+pub(super) fn whole_head(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(..HeadEnd::new().find(bytes)?)
+}

@@ -1,0 +1,76 @@
+//! The states of a session and the legal ways between them.
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Just accepted.
+    New,
+    /// Reading a PROXY header.
+    ProxyHeader,
+    /// Reading an HTTP proxy request's head.
+    RequestHead,
+    /// Reading the client's first bytes.
+    FirstBytes,
+    /// Waiting for the addresses of a name.
+    Resolving,
+    /// Waiting for a connection.
+    Dialling,
+    /// Relaying.
+    Open,
+    /// Over.
+    Closed,
+}
+
+use State::*;
+
+/// Every legal step; from any state a session may also close.
+const EDGES: &[(State, State)] = &[
+    (New, ProxyHeader),
+    (New, RequestHead),
+    // Transparent: the rules may want to see more, or not.
+    (New, FirstBytes),
+    (New, Resolving),
+    (New, Dialling),
+    // Behind a PROXY header a connection goes on as a transparent one.
+    (ProxyHeader, FirstBytes),
+    (ProxyHeader, Resolving),
+    (ProxyHeader, Dialling),
+    // A CONNECT that is peeked into, one that is not, and a plain request.
+    (RequestHead, FirstBytes),
+    (RequestHead, Resolving),
+    (RequestHead, Dialling),
+    // A denied request leaves the connection usable.
+    (RequestHead, RequestHead),
+    (Resolving, RequestHead),
+    // A rule that looks at the destination may come before one that looks at the first bytes, and the other way round.
+    (FirstBytes, Resolving),
+    (FirstBytes, Dialling),
+    (Resolving, FirstBytes),
+    (Resolving, Resolving),
+    (Resolving, Dialling),
+    (Dialling, Open),
+    // The next request on a kept-alive connection.
+    (Open, RequestHead),
+];
+
+impl State {
+    /// Whether a session may go from here to `to`.
+    pub fn may_become(self, to: State) -> bool {
+        (to == Closed && self != Closed) || EDGES.contains(&(self, to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_leaves_the_last_state_and_nothing_enters_the_first() {
+        let all = [New, ProxyHeader, RequestHead, FirstBytes, Resolving, Dialling, Open, Closed];
+        for state in all {
+            assert!(!Closed.may_become(state), "{state:?}");
+            assert!(!state.may_become(New), "{state:?}");
+            assert_eq!(state.may_become(Closed), state != Closed);
+        }
+    }
+}

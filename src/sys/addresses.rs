@@ -1,0 +1,181 @@
+//! This machine's own addresses, and word of their changes.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::socket::cvt;
+
+/// Every address of every interface of this machine (of its network namespace): sorted, once each, v4-mapped ones as
+/// IPv4, without scopes.
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut list = std::ptr::null_mut();
+    // SAFETY: the pointer is to a local that outlives the call.
+    cvt(unsafe { libc::getifaddrs(&raw mut list) })?;
+    let mut addresses = Vec::new();
+    let mut next = list;
+    // SAFETY: `next` is null or an entry of the list, which is not freed before the loop ends.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: `ifa_addr` is null or an address of the family that it names.
+        addresses.extend(unsafe { address(entry.ifa_addr) });
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list is getifaddrs' own and is not used any more.
+    unsafe { libc::freeifaddrs(list) };
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// # Safety
+/// `raw` is null or points to a socket address that is as large as its family says.
+unsafe fn address(raw: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's promise; every socket address begins with the family.
+    let family = unsafe { raw.as_ref() }?.sa_family;
+    match i32::from(family) {
+        libc::AF_INET => {
+            // SAFETY: the caller's promise, for this family.
+            let a = unsafe { raw.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(IpAddr::from(a.sin_addr.s_addr.to_ne_bytes()))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the caller's promise, for this family.
+            let a = unsafe { raw.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(IpAddr::from(a.sin6_addr.s6_addr).to_canonical())
+        }
+        _ => None,
+    }
+}
+
+/// Hears when an address of this machine comes or goes (rtnetlink(7)).
+///
+/// What it says is "look again": the messages themselves are not read, so none can be misread, and lost ones don't
+/// matter. Addresses that changed before [`AddressWatch::new`] returned are not announced: look once after it.
+#[derive(Debug)]
+pub struct AddressWatch {
+    socket: OwnedFd,
+}
+
+/// A burst of changes (an interface that comes up, a new prefix) is over once nothing was heard for this long …
+const QUIET: Duration = Duration::from_millis(200);
+/// … or after this many messages.
+const MAX_BURST: usize = 1000;
+
+impl AddressWatch {
+    /// Begins to listen, in the network namespace of the calling thread.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked.
+        let fd = cvt(unsafe {
+            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE)
+        })?;
+        // SAFETY: a descriptor that was just made and that nobody else owns.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: sockaddr_nl is plain data for which all zeroes is a value.
+        let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        addr.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        addr.nl_groups = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+        // SAFETY: the pointer and the length describe a local that outlives the call.
+        cvt(unsafe {
+            let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+            libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len)
+        })?;
+        Ok(AddressWatch { socket })
+    }
+
+    /// Blocks until something changed and the changes have paused.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.receive()?;
+        for _ in 0..MAX_BURST {
+            if !self.readable_within(QUIET)? {
+                break;
+            }
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one message, whatever it says.
+    fn receive(&self) -> io::Result<()> {
+        // A message that does not fit is cut off, which is fine.
+        let mut message = [0_u8; 64];
+        loop {
+            // SAFETY: the pointer and the length describe a local that outlives the call.
+            let result =
+                unsafe { libc::recv(self.socket.as_raw_fd(), message.as_mut_ptr().cast(), message.len(), 0) };
+            if result >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // There were more messages than the socket could keep: something did change.
+                Some(libc::ENOBUFS) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn readable_within(&self, timeout: Duration) -> io::Result<bool> {
+        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let timeout_ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the pointer and the count describe one local, which outlives the call.
+        match cvt(unsafe { libc::poll(&raw mut poll, 1, timeout_ms) }) {
+            Ok(ready) => Ok(ready > 0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing;
+    use std::process::Command;
+
+    #[test]
+    fn loopback_is_an_address_of_this_machine() {
+        let addresses = local_addresses().unwrap();
+        assert!(addresses.contains(&"127.0.0.1".parse().unwrap()), "{addresses:?}");
+        assert!(addresses.is_sorted_by(|a, b| a < b), "{addresses:?}");
+    }
+
+    /// Runs `ip` in the calling thread's network namespace.
+    fn ip(arguments: &str) {
+        let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {arguments}");
+    }
+
+    #[test]
+    fn changes_are_heard_once_a_burst() {
+        if !testing::is_root("changes_are_heard_once_a_burst") {
+            return;
+        }
+        // In a thread of its own, as the namespace is the thread's.
+        std::thread::spawn(move || {
+            // SAFETY: no pointers.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } == -1 {
+                eprintln!("SKIPPED changes_are_heard_once_a_burst: no network namespaces here");
+                return;
+            }
+            assert_eq!(local_addresses().unwrap(), Vec::<IpAddr>::new());
+            let mut watch = AddressWatch::new().unwrap();
+            assert!(!watch.readable_within(Duration::ZERO).unwrap());
+
+            ip("link set lo up");
+            ip("addr add 192.0.2.7/32 dev lo");
+            ip("addr add 2001:db8::7/128 dev lo nodad");
+            watch.wait().unwrap();
+            assert!(!watch.readable_within(Duration::ZERO).unwrap(), "the burst was not drained");
+            let want = ["127.0.0.1", "192.0.2.7", "::1", "2001:db8::7"].map(|a| a.parse::<IpAddr>().unwrap());
+            assert_eq!(local_addresses().unwrap(), want);
+
+            ip("addr del 192.0.2.7/32 dev lo");
+            watch.wait().unwrap();
+            assert_eq!(local_addresses().unwrap().len(), 3);
+        })
+        .join()
+        .unwrap();
+    }
+}

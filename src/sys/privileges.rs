@@ -1,0 +1,329 @@
+//! Becoming an ordinary user after binding, with only the capabilities that the work still needs.
+//!
+//! What is left to the kernel: on the change of user it empties the ambient capabilities and makes the process not
+//! dumpable (`suid_dumpable` is 0), so other processes of that user can neither trace it nor read its memory. Nothing
+//! here turns that back on.
+
+use std::ffi::{CString, c_char, c_int};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::socket::cvt;
+
+/// Whom to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Group id; it will be the only group.
+    pub gid: u32,
+}
+
+/// A right of root's that may be kept (capabilities(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Capability {
+    /// Ports below 1024, for listeners that a reload adds.
+    NetBindService = 10,
+    /// IP_TRANSPARENT and SO_MARK.
+    NetAdmin = 12,
+    /// IP_TRANSPARENT and SO_BINDTODEVICE.
+    NetRaw = 13,
+}
+
+impl Capability {
+    fn bit(self) -> u64 {
+        1 << (self as u8)
+    }
+}
+
+impl Identity {
+    /// Who this process is.
+    pub fn current() -> Self {
+        // SAFETY: no arguments; these two cannot fail.
+        unsafe { Identity { uid: libc::geteuid(), gid: libc::getegid() } }
+    }
+
+    /// The ids of `user` and `group`; a group that is not named is the user's own, a user that is not named stays.
+    ///
+    /// # Errors
+    /// A name that does not exist is `NotFound`, with the name in its text.
+    pub fn resolve(user: Option<&str>, group: Option<&str>) -> io::Result<Self> {
+        let missing = |what, name| io::Error::new(io::ErrorKind::NotFound, format!("no {what} named {name}"));
+        let mut identity = Identity::current();
+        if let Some(name) = user {
+            let (uid, gid) = lookup_user(name)?.ok_or_else(|| missing("user", name))?;
+            identity = Identity { uid, gid };
+        }
+        if let Some(name) = group {
+            identity.gid = lookup_group(name)?.ok_or_else(|| missing("group", name))?;
+        }
+        Ok(identity)
+    }
+}
+
+/// The user's id and its own group's; `None` if there is no such user.
+pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    lookup(|buffer| {
+        // SAFETY: passwd is plain data for which all zeroes is a value.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        // SAFETY: the name is terminated, the length is the buffer's, and all of them outlive the call.
+        let error = unsafe {
+            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
+            libc::getpwnam_r(name.as_ptr(), &raw mut entry, text, len, &raw mut found)
+        };
+        (error, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
+    })
+}
+
+/// The group's id; `None` if there is no such group.
+pub fn lookup_group(name: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(name) else { return Ok(None) };
+    lookup(|buffer| {
+        // SAFETY: group is plain data for which all zeroes is a value.
+        let mut entry: libc::group = unsafe { std::mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        // SAFETY: the name is terminated, the length is the buffer's, and all of them outlive the call.
+        let error = unsafe {
+            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
+            libc::getgrnam_r(name.as_ptr(), &raw mut entry, text, len, &raw mut found)
+        };
+        (error, (!found.is_null()).then_some(entry.gr_gid))
+    })
+}
+
+/// A line of /etc/passwd or /etc/group longer than this is an error: a group may have many members.
+const MAX_ENTRY: usize = 1 << 20;
+
+/// Calls `ask` with a larger buffer until the entry fits.
+fn lookup<T>(mut ask: impl FnMut(&mut [c_char]) -> (c_int, Option<T>)) -> io::Result<Option<T>> {
+    let mut size = 1024;
+    loop {
+        match ask(&mut vec![0; size]) {
+            (0, found) => return Ok(found),
+            (libc::ERANGE, _) if size < MAX_ENTRY => size *= 4,
+            (libc::EINTR, _) => {}
+            // What libcs answer for "no such entry" besides 0 (getpwnam(3)).
+            (libc::ENOENT | libc::ESRCH, _) => return Ok(None),
+            (error, _) => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Becomes `identity` for good, with those of `keep` that the process has now, and without a way to gain more by
+/// executing something (PR_SET_NO_NEW_PRIVS).
+///
+/// To be called before there are other threads: capabilities belong to a thread and are inherited by its children.
+///
+/// # Errors
+/// The step that failed, by name; the process must end then, as it may be half-way.
+pub fn drop_to(identity: Identity, keep: &[Capability]) -> io::Result<()> {
+    let Identity { uid, gid } = identity;
+    let step = |name: &'static str, result: io::Result<()>| {
+        result.map_err(|e| io::Error::new(e.kind(), format!("{name}: {e}")))
+    };
+    let kept = keep.iter().fold(0, |bits, capability| bits | capability.bit()) & permitted()?;
+
+    // A service manager may have changed the user already; without root the calls would fail.
+    if uid == 0 || Identity::current() != identity {
+        step("PR_SET_KEEPCAPS", prctl(libc::PR_SET_KEEPCAPS, 1))?;
+        // SAFETY: the pointer and the count describe one local, which outlives the call.
+        step("setgroups", cvt(unsafe { libc::setgroups(1, &raw const gid) }).map(drop))?;
+        // SAFETY: no pointers.
+        step("setresgid", cvt(unsafe { libc::setresgid(gid, gid, gid) }).map(drop))?;
+        // SAFETY: no pointers.
+        step("setresuid", cvt(unsafe { libc::setresuid(uid, uid, uid) }).map(drop))?;
+        step("PR_SET_KEEPCAPS", prctl(libc::PR_SET_KEEPCAPS, 0))?;
+    }
+    step("capset", set_capabilities(kept))?;
+    step("PR_SET_NO_NEW_PRIVS", prctl(libc::PR_SET_NO_NEW_PRIVS, 1))
+}
+
+fn prctl(option: c_int, value: libc::c_ulong) -> io::Result<()> {
+    const UNUSED: libc::c_ulong = 0;
+    // SAFETY: the options used here take numbers only.
+    cvt(unsafe { libc::prctl(option, value, UNUSED, UNUSED, UNUSED) }).map(drop)
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h: 64 capabilities in two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    /// 0 is the calling thread.
+    pid: c_int,
+}
+
+/// `struct __user_cap_data_struct`: one half.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityHalf {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The capabilities that this thread may use, one bit each.
+fn permitted() -> io::Result<u64> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut halves = [CapabilityHalf::default(); 2];
+    // SAFETY: the pointers are to locals of the layout that version 3 has, and they outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, halves.as_mut_ptr()) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let [low, high] = halves;
+    Ok(u64::from(high.permitted) << 32 | u64::from(low.permitted))
+}
+
+/// Permits and uses exactly `bits`, and lets no program that is executed inherit any.
+fn set_capabilities(bits: u64) -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let half = |bits| CapabilityHalf { effective: bits, permitted: bits, inheritable: 0 };
+    let halves = [half(bits as u32), half((bits >> 32) as u32)];
+    // SAFETY: the pointers are to locals of the layout that version 3 has, and they outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, halves.as_ptr()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether `identity`, in that one group, could open `path` for reading, by the permission bits of the file and of
+/// the folders above it. Access control lists and security modules are not looked at: it is for a warning.
+pub fn readable_by(path: &Path, identity: Identity) -> io::Result<bool> {
+    const READ: u32 = 4;
+    const SEARCH: u32 = 1;
+    if identity.uid == 0 {
+        return Ok(true);
+    }
+    let allows = |path: &Path, bit: u32| -> io::Result<bool> {
+        let found = std::fs::metadata(path)?;
+        let shift = match () {
+            () if found.uid() == identity.uid => 6,
+            () if found.gid() == identity.gid => 3,
+            () => 0,
+        };
+        Ok(found.mode() >> shift & bit != 0)
+    };
+    let path = path.canonicalize()?;
+    for folder in path.ancestors().skip(1) {
+        if !allows(folder, SEARCH)? {
+            return Ok(false);
+        }
+    }
+    allows(&path, READ)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{limits, testing};
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    #[test]
+    fn names_are_looked_up() {
+        assert_eq!(lookup_user("root").unwrap(), Some((0, 0)));
+        assert_eq!(lookup_group("root").unwrap(), Some(0));
+        for name in ["no-such-name", "", "ro\0ot"] {
+            assert_eq!(lookup_user(name).unwrap(), None, "{name:?}");
+            assert_eq!(lookup_group(name).unwrap(), None, "{name:?}");
+        }
+        let error = Identity::resolve(Some("no-such-name"), None).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (io::ErrorKind::NotFound, "no user named no-such-name")
+        );
+        let error = Identity::resolve(Some("root"), Some("no-such-name")).unwrap_err();
+        assert_eq!(error.to_string(), "no group named no-such-name");
+        assert_eq!(Identity::resolve(Some("root"), None).unwrap(), Identity { uid: 0, gid: 0 });
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_grows_within_its_bound() {
+        let mut sizes = Vec::new();
+        let found = lookup(|buffer| {
+            sizes.push(buffer.len());
+            if buffer.len() < 10_000 { (libc::ERANGE, None) } else { (0, Some(7)) }
+        });
+        assert_eq!((found.unwrap(), sizes), (Some(7), vec![1024, 4096, 16384]));
+        let error = lookup(|_| (libc::ERANGE, None::<u32>)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ERANGE));
+    }
+
+    #[test]
+    fn root_becomes_somebody_with_the_kept_capabilities_only() {
+        if testing::is_root("root_becomes_somebody_with_the_kept_capabilities_only") {
+            testing::in_child("sys::privileges::tests::child_that_drops", &[]);
+        }
+    }
+
+    #[test]
+    #[ignore = "drops privileges: run by root_becomes_somebody_with_the_kept_capabilities_only"]
+    fn child_that_drops() {
+        if !testing::is_child() {
+            return;
+        }
+        let had = permitted().unwrap();
+        drop_to(Identity { uid: 65_534, gid: 65_533 }, &[Capability::NetAdmin, Capability::NetBindService])
+            .unwrap();
+
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let check = |key: &str, want: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            assert_eq!(line.split_ascii_whitespace().collect::<Vec<_>>().join(" "), want, "{key}");
+        };
+        let kept = format!("{:016x}", had & (1 << 12 | 1 << 10));
+        check("Uid:", "65534 65534 65534 65534");
+        check("Gid:", "65533 65533 65533 65533");
+        check("Groups:", "65533");
+        check("CapPrm:", &kept);
+        check("CapEff:", &kept);
+        check("CapInh:", "0000000000000000");
+        check("CapAmb:", "0000000000000000");
+        check("NoNewPrivs:", "1");
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, 0);
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::setuid(0) }, -1, "root came back");
+        // What the metrics show still works for a process that is not dumpable.
+        assert!(limits::open_descriptors().unwrap() >= 3);
+        assert!(limits::resident_memory().unwrap() > 0);
+        // Again as the same one, with less: nothing that only root may do is asked for.
+        drop_to(Identity { uid: 65_534, gid: 65_533 }, &[Capability::NetAdmin]).unwrap();
+        assert_eq!(permitted().unwrap(), had & 1 << 12);
+        // And an error says where it is.
+        let error = drop_to(Identity { uid: 0, gid: 0 }, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "setgroups: Operation not permitted (os error 1)");
+    }
+
+    #[test]
+    fn readable_follows_the_permission_bits() {
+        if !testing::is_root("readable_follows_the_permission_bits") {
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("calamary-readable-{}", std::process::id()));
+        let file = folder.join("list");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&file, "x").unwrap();
+        chown(&file, Some(1000), Some(2000)).unwrap();
+        let check = |folder_mode, file_mode, uid, gid, want| {
+            std::fs::set_permissions(&folder, PermissionsExt::from_mode(folder_mode)).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(file_mode)).unwrap();
+            let got = readable_by(&file, Identity { uid, gid }).unwrap();
+            assert_eq!(got, want, "{folder_mode:o} {file_mode:o} {uid}:{gid}");
+        };
+        check(0o755, 0o644, 5, 5, true);
+        check(0o700, 0o644, 5, 5, false);
+        check(0o755, 0o640, 5, 5, false);
+        check(0o755, 0o640, 5, 2000, true);
+        check(0o755, 0o640, 1000, 5, true);
+        // The owner's bits count for the owner, even where others have more.
+        check(0o755, 0o044, 1000, 2000, false);
+        check(0o700, 0o000, 0, 0, true);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(readable_by(&file, Identity { uid: 5, gid: 5 }).is_err());
+    }
+}

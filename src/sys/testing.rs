@@ -1,0 +1,34 @@
+//! Tests that change the process they run in: each runs this test program again, for itself alone.
+
+use std::process::Command;
+
+/// Set in the environment of such a process.
+pub(crate) const MARK: &str = "CALAMARY_TEST_CHILD";
+
+/// Runs the ignored test `name` in a process of its own with `env` set, and fails with its output if it fails.
+pub(crate) fn in_child(name: &str, env: &[(&str, &str)]) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+    assert!(out.contains("1 passed"), "no test is called {name}\n{out}");
+}
+
+/// Whether this is such a process, and not somebody running all ignored tests.
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
+/// Whether this process may do what root does; says so where it may not, for the test is then skipped.
+pub(crate) fn is_root(test: &str) -> bool {
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("SKIPPED {test}: it needs root");
+    }
+    root
+}
