@@ -355,6 +355,7 @@ fn debug_on_the_command_line_is_debug_in_the_file() {
     let port = free_port();
     let config = format!("listen:\n  - {{mode: http, port: {port}}}\nrules:\n  - {{action: deny}}\n");
     let daemon = Daemon::start_with(&config, &[port], &["-d"]);
+    common::client::ask_once(("127.0.0.1", port), "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n");
     daemon.wait_log(&["| DEBUG |"]);
 }
 
