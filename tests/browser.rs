@@ -39,6 +39,7 @@ fn chromium_browses_through_the_http_proxy() {
         let output = lab.client.try_sh(&format!(
             "HOME={home} timeout 90 {program} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
              --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage \
+             --disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable \
              --ignore-certificate-errors --user-data-dir={home}/profile --proxy-server=http://{ROUTER4}:4130 \
              --dump-dom {url}",
             home = home.0.display()

@@ -188,7 +188,14 @@ fn an_address_that_answers_nothing_is_given_up_for_the_next_one() {
 fn nobody_at_the_address_gets_504_after_connect() {
     let Some(lab) = Lab::build_or_skip() else { return };
     // The server drops what comes for this port: no answer at all.
-    lab.server.nft("table inet f { chain in { type filter hook input priority 0; tcp dport 81 drop; } }");
+    lab.server.nft(
+        "table inet f {
+            chain in {
+                type filter hook input priority 0
+                tcp dport 81 drop
+            }
+        }",
+    );
     let config = "listen:\n  - {mode: http, ip4: [0.0.0.0], port: 4130}\noutput: {retries: 0}\n\
                   timeout: {connect: 800}\nrules:\n  - {action: accept}\n";
     let _daemon = lab.router.run(|| Daemon::start(config, &[4130]));
@@ -201,8 +208,13 @@ fn what_the_daemon_sends_carries_the_mark_and_leaves_by_the_interface() {
     let Some(lab) = Lab::build_or_skip() else { return };
     let _origin = lab.server.run(|| HttpOrigin::start(at(SERVER4, 80)));
     lab.router.nft(
-        "table inet m { counter marked { }
-           chain out { type filter hook output priority 0; oifname wan meta mark 0x2a tcp dport 80 counter name marked; } }",
+        "table inet m {
+            counter marked { }
+            chain out {
+                type filter hook output priority 0
+                oifname wan meta mark 0x2a tcp dport 80 counter name marked
+            }
+        }",
     );
     let config = "listen:\n  - {mode: http, ip4: [0.0.0.0], port: 4130}\noutput: {fwmark: 42, interface: wan}\n\
                   rules:\n  - {action: accept}\n";

@@ -402,7 +402,12 @@ fn a_destination_lost_by_a_remote_dnat_is_replaced_by_the_name() {
     let _origin = lab.server.run(|| HttpsOrigin::start(at(SERVER4, 443)));
     let _plain = lab.server.run(|| HttpOrigin::start(at(SERVER4, 80)));
     lab.client.nft(&format!(
-        "table ip away {{ chain output {{ type nat hook output priority -100; ip daddr 198.51.100.1 tcp dport {{ 80, 443 }} dnat to {ROUTER4}:{PORT}; }} }}"
+        "table ip away {{
+            chain output {{
+                type nat hook output priority -100
+                ip daddr 198.51.100.1 tcp dport {{ 80, 443 }} dnat to {ROUTER4}:{PORT}
+            }}
+        }}"
     ));
     let ca = tls::certificate().cert_pem.display().to_string();
     for (url, words) in [("https://www.example.com/", "proto=tls"), ("http://www.example.com/", "proto=http")]

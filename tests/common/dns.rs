@@ -52,9 +52,13 @@ pub struct NameServer {
 
 impl NameServer {
     pub fn start(addr: &str, answer: impl Fn(&Question) -> Answer + Send + Sync + 'static) -> NameServer {
-        let udp = UdpSocket::bind(addr).unwrap();
+        // A port that the system chose for UDP may be taken for TCP.
+        let (udp, tcp) = super::wait_for("a port for both transports", || {
+            let udp = UdpSocket::bind(addr).ok()?;
+            let tcp = TcpListener::bind(udp.local_addr().ok()?).ok()?;
+            Some((udp, tcp))
+        });
         let addr = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(addr).unwrap();
         let questions: Arc<Mutex<Vec<Question>>> = Arc::default();
         let answer = Arc::new(answer);
 
