@@ -29,7 +29,9 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         return wrong(&format!("`{stray}` is not an option"));
     }
     if given.opt_present("help") {
-        say(&options.usage("Usage: calamary [options]\n\nA forward proxy that filters by what a connection really is."));
+        say(&options.usage(
+            "Usage: calamary [options]\n\nA forward proxy that filters by what a connection really is.",
+        ));
         return ExitCode::SUCCESS;
     }
     if given.opt_present("version") {

@@ -32,9 +32,10 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         log::warn!("{warning}");
     }
     // Before there are threads, so that none misses the mask or keeps a privilege.
-    let mut signals =
-        Signals::new([SIGHUP, SIGTERM, SIGINT, SIGUSR1]).map_err(|e| format!("cannot handle signals: {e}"))?;
-    let descriptors = limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGUSR1])
+        .map_err(|e| format!("cannot handle signals: {e}"))?;
+    let descriptors =
+        limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
     let workers = worker_count(&plan);
     let bindings = plan
         .listeners
@@ -171,7 +172,11 @@ impl Daemon {
     /// Loads the configuration again; if anything is wrong with it, nothing changes.
     fn reload(&mut self) {
         match self.try_reload() {
-            Ok(()) => log::info!("Reloaded: {} rules, {} listeners", self.plan.rules.len(), self.plan.listeners.len()),
+            Ok(()) => log::info!(
+                "Reloaded: {} rules, {} listeners",
+                self.plan.rules.len(),
+                self.plan.listeners.len()
+            ),
             Err(error) => {
                 for line in error.lines() {
                     log::error!("{line}");
@@ -186,8 +191,7 @@ impl Daemon {
         let plan = Arc::new(loaded.plan);
         let bindings = engine::diff(&plan.listeners, &self.plan.listeners, self.workers.len())?;
         #[cfg(feature = "metrics")]
-        let metrics_socket =
-            if plan.metrics == self.plan.metrics { None } else { bind_metrics(&plan)? };
+        let metrics_socket = if plan.metrics == self.plan.metrics { None } else { bind_metrics(&plan)? };
 
         // From here on nothing can fail.
         for warning in &loaded.warnings {
@@ -255,10 +259,13 @@ impl Follower {
                 }
             }
         };
-        let started = AddressWatch::new()
-            .and_then(|watch| std::thread::Builder::new().name("addresses".into()).spawn(move || follow(watch)));
+        let started = AddressWatch::new().and_then(|watch| {
+            std::thread::Builder::new().name("addresses".into()).spawn(move || follow(watch))
+        });
         if let Err(error) = started {
-            log::warn!("cannot follow changes of this machine's addresses, they are read at reload only: {error}");
+            log::warn!(
+                "cannot follow changes of this machine's addresses, they are read at reload only: {error}"
+            );
         }
         Follower { plan }
     }

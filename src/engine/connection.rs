@@ -26,7 +26,7 @@ use crate::session::{CloseReason, Closing, Env, Session, Step, Wire};
 use crate::sys::socket::{self, Outgoing};
 
 /// Poll tokens of one connection: 0 is the client, the others are attempts to reach the server.
-pub const ROLES: usize = 32;
+pub(super) const ROLES: usize = 32;
 
 /// How long a client that was told something may take to hear it before the connection is closed over its head.
 const LINGER: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ const KEEPALIVE_INTERVAL_SECS: u16 = 30;
 const READS_PER_TURN: usize = 16;
 
 /// What a worker lends to the connection that it is busy with.
-pub struct Tools<'a> {
+pub(super) struct Tools<'a> {
     pub now: Instant,
     pub worker: usize,
     pub registry: &'a Registry,
@@ -60,7 +60,7 @@ pub struct Tools<'a> {
 
 /// Whether a connection goes on after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Until the next event.
     Stays,
     /// It has more to do, but others come first.
@@ -71,7 +71,7 @@ pub enum Fate {
 
 /// One client connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     client: End,
     server: Option<End>,
     stage: Stage,
@@ -83,6 +83,8 @@ pub struct Connection {
     life: Life,
 }
 
+// A connection spends its life as a tunnel, so that variant is not boxed: idle tunnels are what memory is spent on.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Stage {
     /// The session waits for bytes.
@@ -112,7 +114,13 @@ struct Tunnelling {
 
 impl Connection {
     /// A connection that was just accepted and admitted.
-    pub fn new(stream: TcpStream, client: SocketAddr, source: Option<IpAddr>, mode: Mode, now: Instant) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        client: SocketAddr,
+        source: Option<IpAddr>,
+        mode: Mode,
+        now: Instant,
+    ) -> Self {
         Connection {
             // A fresh socket has room.
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
@@ -141,7 +149,13 @@ impl Connection {
     }
 
     /// Begins the session.
-    pub fn start(&mut self, key: usize, mut session: Box<Session>, wish: Wish, tools: &mut Tools<'_>) -> Fate {
+    pub fn start(
+        &mut self,
+        key: usize,
+        mut session: Box<Session>,
+        wish: Wish,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if tools.registry.register(&mut self.client.stream, Token(key * ROLES), interest).is_err() {
             return self.finish(key, CloseReason::OutOfResources, Wire::Reset, tools);
@@ -151,7 +165,13 @@ impl Connection {
     }
 
     /// The poll reported something of the socket with this role.
-    pub fn event(&mut self, key: usize, role: usize, event: &mio::event::Event, tools: &mut Tools<'_>) -> Fate {
+    pub fn event(
+        &mut self,
+        key: usize,
+        role: usize,
+        event: &mio::event::Event,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
         let ready = Ready {
             readable: event.is_readable(),
             writable: event.is_writable(),
@@ -253,7 +273,13 @@ impl Connection {
     }
 
     /// Carries out steps until one has to wait.
-    fn carry_out(&mut self, key: usize, mut session: Box<Session>, step: Step, tools: &mut Tools<'_>) -> Fate {
+    fn carry_out(
+        &mut self,
+        key: usize,
+        mut session: Box<Session>,
+        step: Step,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
         if !self.admit_source(&session, tools) {
             return self.finish(key, CloseReason::Limit, Wire::Reset, tools);
         }
@@ -373,7 +399,8 @@ impl Connection {
         }
         // The resolver keeps its own time; this is for the case that its thread does not answer at all.
         let servers = u32::try_from(tools.plan.nameservers.len()).unwrap_or(u32::MAX);
-        let longest = session.plan().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));
+        let longest =
+            session.plan().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));
         self.set_deadline(key, tools.now.checked_add(longest), tools);
         self.stage = Stage::Resolving(session, name);
         Fate::Stays
@@ -591,7 +618,8 @@ impl Connection {
     }
 
     fn fail_exchange(&mut self, key: usize, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
-        let Stage::Exchanging(mut session, mut exchange) = std::mem::replace(&mut self.stage, Stage::Over) else {
+        let Stage::Exchanging(mut session, mut exchange) = std::mem::replace(&mut self.stage, Stage::Over)
+        else {
             return Fate::Stays;
         };
         let answered = exchange.is_answered();

@@ -12,14 +12,14 @@ use crate::sys::socket::{self, Outgoing};
 
 /// One race.
 #[derive(Debug)]
-pub struct Dialling {
+pub(super) struct Dialling {
     dialer: Dialer,
     attempts: Vec<(u8, TcpStream)>,
 }
 
 /// How a race stands.
 #[derive(Debug)]
-pub enum Standing {
+pub(super) enum Standing {
     /// Undecided; look again at this time at the latest.
     Until(Instant),
     /// Nobody won.

@@ -16,7 +16,7 @@ pub struct Binding {
 }
 
 /// What makes a listening socket the same one after a reload.
-pub fn key(listener: &Listener) -> (SocketAddr, bool) {
+pub(super) fn key(listener: &Listener) -> (SocketAddr, bool) {
     (listener.addr, listener.tproxy)
 }
 
@@ -52,7 +52,8 @@ fn explain(listener: &Listener, error: &io::Error) -> String {
         io::ErrorKind::AddrInUse => "another program listens there".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         io::ErrorKind::PermissionDenied if listener.tproxy => {
-            "not permitted (tproxy needs CAP_NET_ADMIN or CAP_NET_RAW, ports below 1024 CAP_NET_BIND_SERVICE)".to_owned()
+            "not permitted (tproxy needs CAP_NET_ADMIN or CAP_NET_RAW, ports below 1024 CAP_NET_BIND_SERVICE)"
+                .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned()

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::session::{CloseReason, Report, Session};
 
 /// Logs and counts verdicts.
-pub struct Reporter<'a> {
+pub(super) struct Reporter<'a> {
     pub metrics: &'a Metrics,
 }
 
@@ -59,7 +59,7 @@ impl Report for Reporter<'_> {
 
 /// What is kept of a session for the live table and its closing line.
 #[derive(Debug)]
-pub struct Life {
+pub(super) struct Life {
     pub client: SocketAddr,
     pub mode: Mode,
     started: Instant,
@@ -74,7 +74,17 @@ pub struct Life {
 impl Life {
     /// A connection that was just accepted.
     pub fn new(client: SocketAddr, mode: Mode, started: Instant) -> Self {
-        Life { client, mode, started, dest: None, name: None, rule: None, protocol: None, sent: 0, received: 0 }
+        Life {
+            client,
+            mode,
+            started,
+            dest: None,
+            name: None,
+            rule: None,
+            protocol: None,
+            sent: 0,
+            received: 0,
+        }
     }
 
     /// The session has come to a verdict, or to an end without one.

@@ -5,7 +5,7 @@
 
 /// Boxed values by index: a place costs a pointer while it is free.
 #[derive(Debug)]
-pub struct Slab<T> {
+pub(super) struct Slab<T> {
     places: Vec<Option<Box<T>>>,
     free: Vec<usize>,
     freed_now: Vec<usize>,

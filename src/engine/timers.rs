@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// Sessions by deadline.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub(super) struct Timers {
     queue: BTreeSet<(Instant, usize)>,
 }
 

@@ -250,12 +250,7 @@ impl Worker {
     }
 
     /// Lets a connection do something, and puts it where its fate belongs.
-    fn with(
-        &mut self,
-        key: usize,
-        now: Instant,
-        f: impl FnOnce(&mut Connection, &mut Tools<'_>) -> Fate,
-    ) {
+    fn with(&mut self, key: usize, now: Instant, f: impl FnOnce(&mut Connection, &mut Tools<'_>) -> Fate) {
         let Some(mut connection) = self.connections.take(key) else { return };
         let mut tools = Tools {
             now,
@@ -365,11 +360,7 @@ impl Worker {
         Ok(())
     }
 
-    fn original_destination(
-        &self,
-        stream: &mio::net::TcpStream,
-        listener: &Listener,
-    ) -> Wish {
+    fn original_destination(&self, stream: &mio::net::TcpStream, listener: &Listener) -> Wish {
         let local = listener.tproxy.then(|| stream.local_addr().ok()).flatten();
         let original =
             std::iter::once_with(|| socket::original_dst(stream, listener.addr.is_ipv4()).ok()).flatten();
@@ -464,7 +455,9 @@ impl Worker {
         let Answer { asker, name, result, valid_until } = answer;
         let addrs = result.clone().map(|addrs| addrs.to_vec());
         self.answers.insert(&name, Entry { result, valid_until });
-        self.with(asker.token, now, |connection, tools| connection.answered(asker.token, &name, addrs, tools));
+        self.with(asker.token, now, |connection, tools| {
+            connection.answered(asker.token, &name, addrs, tools)
+        });
     }
 
     fn drain(&mut self, until: Instant, now: Instant) {

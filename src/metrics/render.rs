@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::connect::dial::DialError;
 use super::{ACTIONS, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
+use crate::connect::dial::DialError;
 use crate::decide::RuleId;
 use crate::session::CloseReason;
 use crate::sys::limits;

@@ -242,7 +242,8 @@ impl Direction {
             self.run = 0;
             return Ok(0);
         };
-        let max = usize::try_from(self.body.opaque()).unwrap_or(usize::MAX).min(super::pipes::CAPACITY as usize);
+        let max =
+            usize::try_from(self.body.opaque()).unwrap_or(usize::MAX).min(super::pipes::CAPACITY as usize);
         match would_block(pipe.fill(&source.stream, max)) {
             Ok(Some(0)) => {
                 loan.pipes.give_back(pipe);

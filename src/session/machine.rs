@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::state::State;
-use super::{Closing, CloseReason, Env, Exchange, Step, Wire};
+use super::{CloseReason, Closing, Env, Exchange, Step, Wire};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
-use crate::decide::facts::{Facts, Known, L4};
 use crate::decide::Verdict;
+use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome};
 use crate::wire::http1::{self, HeadEnd, Request};
@@ -338,7 +338,10 @@ impl Session {
 
     fn has_begun(&mut self) -> bool {
         !self.prelude.is_empty()
-            && matches!(self.identifier.look(&self.prelude), Outcome::NeedMore { begun: true } | Outcome::TooLarge)
+            && matches!(
+                self.identifier.look(&self.prelude),
+                Outcome::NeedMore { begun: true } | Outcome::TooLarge
+            )
     }
 
     /// Waits for bytes in `state`, from now on.
@@ -400,9 +403,10 @@ impl Session {
             {
                 Wire::Quiet
             }
-            CloseReason::HealthCheck | CloseReason::ClientGone | CloseReason::Shutdown | CloseReason::Idle => {
-                Wire::Quiet
-            }
+            CloseReason::HealthCheck
+            | CloseReason::ClientGone
+            | CloseReason::Shutdown
+            | CloseReason::Idle => Wire::Quiet,
             _ => Wire::Reset,
         }
     }

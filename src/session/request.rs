@@ -2,7 +2,7 @@
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::{Closing, CloseReason, Env, Step, Wire};
+use super::{CloseReason, Closing, Env, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
 use crate::decide::name;
@@ -49,7 +49,9 @@ impl Session {
         match &self.owed {
             // Not with a next request in hand: a pipeline of denied ones would nest as deep as it is long.
             Owed::Response(request)
-                if request.keep_alive && request.body == Framing::None && self.prelude.len() <= request.len =>
+                if request.keep_alive
+                    && request.body == Framing::None
+                    && self.prelude.len() <= request.len =>
             {
                 self.reply.extend(http1::reply(403, DENIED, false));
                 self.next_request(Vec::new(), env)

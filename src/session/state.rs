@@ -2,7 +2,7 @@
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// Just accepted.
     New,
     /// Reading a PROXY header.
@@ -55,7 +55,7 @@ const EDGES: &[(State, State)] = &[
 
 impl State {
     /// Whether a session may go from here to `to`.
-    pub fn may_become(self, to: State) -> bool {
+    pub(super) fn may_become(self, to: State) -> bool {
         (to == Closed && self != Closed) || EDGES.contains(&(self, to))
     }
 }
