@@ -270,6 +270,46 @@ fn one_byte_slow_peers_around_the_switch_to_splice_lose_nothing() {
 }
 
 #[test]
+fn many_tunnels_with_pieces_and_pauses_of_all_sizes_mix_nothing_up() {
+    const TUNNELS: u64 = 40;
+    let (daemon, proxy) = relay("");
+    let origin = Origin::echo("127.0.0.1:0");
+    let idle = daemon.descriptors();
+    thread::scope(|scope| {
+        for tunnel in 0..TUNNELS {
+            let addr = origin.addr;
+            scope.spawn(move || {
+                let data = pattern(150_000 + tunnel as usize * 7919, tunnel + 1);
+                let mut stream = connect_via_proxy_header(proxy, addr);
+                let mut writer = stream.try_clone().unwrap();
+                let sending = data.clone();
+                let writing = thread::spawn(move || {
+                    let mut rest = sending.as_slice();
+                    // Sizes from one byte to 48 KiB, and a pause after every seventh piece.
+                    for piece in 0.. {
+                        let size = 1 + (sending[piece % 1000] as usize * (tunnel as usize + 1) * 5) % 48_000;
+                        let (now, later) = rest.split_at(size.min(rest.len()));
+                        writer.write_all(now).unwrap();
+                        rest = later;
+                        if rest.is_empty() {
+                            break;
+                        }
+                        if piece % 7 == 6 {
+                            thread::sleep(Duration::from_millis(u64::from(sending[piece % 1000]) / 20));
+                        }
+                    }
+                    finish(&writer);
+                });
+                assert!(read_all(&mut stream).unwrap() == data, "tunnel {tunnel}");
+                writing.join().unwrap();
+            });
+        }
+    });
+    // The pipes of the worker's pool may stay; sockets may not.
+    daemon.wait_descriptors(idle + 70);
+}
+
+#[test]
 fn a_tunnel_that_pauses_after_a_large_transfer_goes_on_afterwards() {
     let (_daemon, proxy) = relay("");
     let origin = Origin::echo("127.0.0.1:0");

@@ -135,7 +135,8 @@ pub struct Http {
 
 impl Http {
     pub fn connect(addr: impl ToSocketAddrs) -> Http {
-        Http { reader: BufReader::new(connect(addr)) }
+        // One byte: nothing behind an answer may be taken from the tunnel that follows it.
+        Http { reader: BufReader::with_capacity(1, connect(addr)) }
     }
 
     pub fn stream(&mut self) -> &mut TcpStream {
