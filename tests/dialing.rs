@@ -10,7 +10,7 @@ use common::daemon::Daemon;
 use common::dns::{Answer, NameServer, Question, Transport};
 use common::free_port;
 use common::lab::{DNS4, Lab, ROUTER4, SERVER4, at};
-use common::origin::HttpOrigin;
+use common::origin::{HttpOrigin, Origin};
 
 /// An HTTP proxy on loopback that asks these nameservers.
 fn proxy(servers: &[&NameServer], settings: &str) -> (Daemon, SocketAddr) {
@@ -152,6 +152,43 @@ fn only_addresses_that_the_rules_accept_are_dialled() {
     let only_denied = NameServer::start("127.0.0.1:0", |_| Answer::addrs(&["127.0.0.7"]));
     let (_daemon, proxy) = self::proxy(&[&only_denied], "");
     assert_eq!(get(proxy, "www.example.com", port).status, 403);
+    assert_eq!(denied.accepted(), 0);
+}
+
+#[test]
+fn target_says_whether_the_name_or_the_address_is_dialled() {
+    use std::io::Write;
+    let names = NameServer::start("127.0.0.1:0", |_| Answer::addr("127.0.0.2"));
+    let origin_port = free_port();
+    let asked = Origin::echo(("127.0.0.1", origin_port));
+    let named = Origin::echo(("127.0.0.2", origin_port));
+    for (target, expected) in [("auto", &asked), ("original", &asked), ("name", &named)] {
+        let port = free_port();
+        let config = format!(
+            "listen:\n  - {{mode: proxyproto, port: {port}, target: {target}}}\noutput: {{allowLocal: true}}\n\
+             dnsNameservers: ['{}']\nrules:\n  - {{action: accept}}\n",
+            names.addr
+        );
+        let _daemon = Daemon::start(&config, &[port]);
+        let before = expected.accepted();
+        let mut stream = common::client::connect_via_proxy_header(("127.0.0.1", port), asked.addr);
+        let bytes = common::tls::hello("www.example.com");
+        stream.write_all(&bytes).unwrap();
+        common::client::expect_bytes(&mut stream, &bytes);
+        assert_eq!(expected.accepted(), before + 1, "{target}");
+    }
+}
+
+#[test]
+fn a_resolved_name_that_is_denied_by_its_address_is_not_connected_to() {
+    let names = NameServer::start("127.0.0.1:0", |_| Answer::addr("127.0.0.7"));
+    let (daemon, proxy) = proxy(&[&names], "debug: true");
+    let port = free_port();
+    let denied = Origin::echo(("127.0.0.7", port));
+    let mut http = common::client::Http::connect(proxy);
+    http.send(format!("CONNECT www.example.com:{port} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert_eq!(http.head().status, 403);
+    daemon.wait_log(&["Denied | rule=0"]);
     assert_eq!(denied.accepted(), 0);
 }
 

@@ -257,6 +257,49 @@ fn an_esni_rule_denies_its_extension() {
 }
 
 #[test]
+fn ech_is_real_only_with_a_known_public_name() {
+    let (daemon, proxy) =
+        start("rules:\n  - {ech: real, action: deny}\n  - {protoL5: tls, action: accept}\n");
+    let origin = Origin::echo("127.0.0.1:0");
+    let ech = [0u8, 0, 1, 0, 1, 7, 0, 2, 1, 2, 0, 4, 1, 2, 3, 4];
+    let hello = |name, with| {
+        let extra: &[(u16, &[u8])] = if with { &[(0xfe0d, &ech)] } else { &[] };
+        Hello { name: Some(name), extra, ..Hello::default() }.record()
+    };
+    for (name, with, denied) in [
+        ("cloudflare-ech.com", true, true),
+        ("cloudflare-ech.com", false, false),
+        ("www.example.com", true, false),
+    ] {
+        let mut stream = connect_via_proxy_header(proxy, origin.addr);
+        let bytes = hello(name, with);
+        stream.write_all(&bytes).unwrap();
+        if denied {
+            assert_eq!(read_end(&mut stream), End::Closed(ALERT_UNRECOGNIZED_NAME.to_vec()), "{name}");
+        } else {
+            expect_bytes(&mut stream, &bytes);
+        }
+    }
+    daemon.wait_log(&["Denied | rule=0", "ech=real"]);
+}
+
+#[test]
+fn dns_over_tcp_is_identified_by_its_length_and_question() {
+    let (daemon, proxy) =
+        start("rules:\n  - {protoL5: dns, action: deny}\n  - {protoL5: none, action: accept}\n");
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut query =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x03com\x00\x00\x01\x00\x01"
+            .to_vec();
+    query.splice(0..0, (query.len() as u16).to_be_bytes());
+    let mut stream = connect_via_proxy_header(proxy, origin.addr);
+    stream.write_all(&query).unwrap();
+    assert_eq!(read_end(&mut stream), End::Reset(vec![]));
+    daemon.wait_log(&["Denied | rule=0", "proto=dns"]);
+    assert_eq!(origin.accepted(), 0);
+}
+
+#[test]
 fn an_http_listener_keeps_serving_while_others_send_rubbish() {
     let port = free_port();
     let mut daemon = Daemon::start(

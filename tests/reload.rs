@@ -144,6 +144,17 @@ fn the_metrics_and_the_log_level_follow_a_reload() {
         is_accepted(port, &origin);
         daemon.find_log(&["| DEBUG |"])
     });
+    let (first, second) = (free_port(), free_port());
+    for metrics in [first, second] {
+        daemon.reload(&format!("metrics: {{enabled: true, port: {metrics}}}\n{}", config(&[port], ACCEPT)));
+        wait_for("the metrics", || daemon.listens_on(metrics).then_some(()));
+        let answer = Http::connect(at(metrics)).ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        // What was counted before is not lost.
+        assert!(!answer.text().contains("\ncalamary_req_tcp 0\n"), "{}", answer.text());
+    }
+    assert!(!daemon.listens_on(first));
+    daemon.reload(&config(&[port], ACCEPT));
+    wait_for("the end of the metrics", || (!daemon.listens_on(second)).then_some(()));
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub fn have(program: &str) -> bool {
 /// Says loudly that a test did not run. With `CALAMARY_REQUIRE_NETNS=1` that is a failure.
 pub fn skip(why: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_string();
-    let line = format!("SKIPPED ({why}): {test}\n");
+    let line = format!("\nSKIPPED ({why}): {test}\n");
     assert!(std::env::var_os("CALAMARY_REQUIRE_NETNS").is_none_or(|v| v != "1"), "{line}");
     // Straight to the descriptor: the test runner swallows the output of tests that pass.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
