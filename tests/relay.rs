@@ -328,6 +328,29 @@ fn a_tunnel_that_pauses_after_a_large_transfer_goes_on_afterwards() {
 }
 
 #[test]
+fn idle_tunnels_hold_no_pipes_after_large_transfers() {
+    const TUNNELS: usize = 60;
+    let (daemon, proxy) = relay("workers: 1");
+    let origin = Origin::echo("127.0.0.1:0");
+    let idle = daemon.descriptors();
+    let data = pattern(1 << 20, 21);
+    let tunnels: Vec<TcpStream> = (0..TUNNELS)
+        .map(|_| {
+            let mut stream = connect_via_proxy_header(proxy, origin.addr);
+            let mut writer = stream.try_clone().unwrap();
+            let sending = data.clone();
+            let writing = thread::spawn(move || writer.write_all(&sending).unwrap());
+            expect_bytes(&mut stream, &data);
+            writing.join().unwrap();
+            stream
+        })
+        .collect();
+    // Two sockets for each tunnel. With a pipe for each direction it would be four descriptors more.
+    daemon.wait_descriptors(idle + TUNNELS * 2 + TUNNELS);
+    drop(tunnels);
+}
+
+#[test]
 fn a_reset_is_passed_on_as_a_reset_both_ways() {
     let (daemon, proxy) = relay("debug: true");
 
