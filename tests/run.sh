@@ -84,6 +84,7 @@ if [ -x tests/fuzz.sh ]; then
 fi
 
 say 'tests'
+step 'unit tests, no default features' cargo test "${offline[@]}" --lib --no-default-features
 if [ "$failed" -ne 0 ]; then echo 'something above FAILED: this run will not pass, whatever the tests say'; fi
 cargo test "${offline[@]}" --no-fail-fast || failed=1
 exit "$failed"
