@@ -9,7 +9,7 @@ const KEPT: usize = 16;
 const LENT: usize = 512;
 
 /// What a pipe is asked to hold, in bytes: large enough that a system call moves a lot, small enough for a router.
-pub const CAPACITY: u32 = 256 * 1024;
+pub const CAPACITY: u32 = 64 * 1024;
 
 /// A worker's pipes.
 #[derive(Debug, Default)]

@@ -1,0 +1,178 @@
+//! The documentation is true where a machine can tell: snippets load, samples validate, links lead somewhere.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::daemon::{Daemon, run_on, text};
+use common::lab::{Lab, ROUTER4, SERVER4, SERVER6, at};
+use common::tls::HttpsOrigin;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> = [root(), root().join("docs"), root().join("docs/modes")]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(dir).unwrap().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .collect();
+    pages.sort();
+    pages
+}
+
+/// The fenced blocks of a language: page and first line, and the text.
+fn blocks(language: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for page in pages() {
+        let content = std::fs::read_to_string(&page).unwrap();
+        let mut block: Option<(usize, String)> = None;
+        for (number, line) in content.lines().enumerate() {
+            match &mut block {
+                Some((start, body)) if line.trim_end() == "```" => {
+                    found.push((format!("{}:{start}", page.display()), std::mem::take(body)));
+                    block = None;
+                }
+                Some((_, body)) => {
+                    body.push_str(line);
+                    body.push('\n');
+                }
+                None if line.trim_end() == format!("```{language}") => {
+                    block = Some((number + 2, String::new()))
+                }
+                None => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_nftables_snippet_loads() {
+    let found = blocks("nft");
+    assert!(found.len() >= 3, "{} snippets", found.len());
+    for (place, snippet) in found {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        if let Err(error) = lab.router.try_nft(&snippet) {
+            panic!("{place}\n{snippet}\n{error}");
+        }
+    }
+}
+
+#[test]
+fn every_routing_snippet_runs() {
+    let found = blocks("sh ip");
+    assert!(!found.is_empty());
+    for (place, snippet) in found {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        let output = lab.router.try_sh(&format!("set -e\n{snippet}"));
+        assert!(output.status.success(), "{place}\n{snippet}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn the_page_about_transparent_mode_works_step_by_step() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let on_page = |language| {
+        let of_page =
+            blocks(language).into_iter().filter(|(place, _)| place.contains("modes/transparent.md"));
+        of_page.map(|(_, body)| body).collect::<Vec<String>>()
+    };
+    let (configs, rules, routes) = (on_page("yaml"), on_page("nft"), on_page("sh ip"));
+    // First REDIRECT, then TPROXY, as the page has them.
+    for way in 0..2 {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        lab.router.nft(&rules[way]);
+        if way == 1 {
+            lab.router.sh(&routes[0]);
+        }
+        let daemon = lab.router.run(|| Daemon::start(&configs[way], &[4128]));
+        for server in [SERVER4, SERVER6] {
+            let _https = lab.server.run(|| HttpsOrigin::start(at(server, 443)));
+            let target = at(server, 443);
+            let output = lab
+                .client
+                .try_sh(&format!("curl -sSk -m 20 --connect-to '::{target}' https://www.example.com/x"));
+            assert!(output.status.success(), "{}\n{}", text(&output), daemon.log());
+            daemon.wait_log(&[&format!("=> {target} | Accept")]);
+        }
+        if way == 0 {
+            // The filter of the snippet: the listener is not reached directly.
+            let direct = format!("curl -sS -m 2 http://{ROUTER4}:4128/");
+            assert_eq!(lab.client.try_sh(&direct).status.code(), Some(28));
+        }
+    }
+}
+
+#[test]
+fn every_complete_configuration_validates() {
+    let found = blocks("yaml");
+    let complete: Vec<_> =
+        found.iter().filter(|(_, body)| body.contains("listen:") && body.contains("rules:")).collect();
+    assert!(complete.len() >= 4, "{} samples", complete.len());
+    for (place, body) in complete {
+        // Addresses of the reader's machine.
+        let body = &body
+            .replace("ip4: ['192.168.1.1']", "ip4: ['127.0.0.2']")
+            .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']");
+        let output = run_on(body, &["-f", "{}", "-v"]);
+        assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn every_fragment_of_rules_validates() {
+    for (place, body) in blocks("yaml").iter().filter(|(_, body)| !body.contains("listen:")) {
+        let listen = "listen:\n  - {mode: http, port: 4130}\n";
+        let rules = if body.contains("rules:") { "" } else { "\nrules:\n  - {action: deny}\n" };
+        let output = run_on(&format!("{listen}{body}{rules}"), &["-f", "{}", "-v"]);
+        assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn every_link_within_the_project_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let content = std::fs::read_to_string(&page).unwrap();
+        for (at, _) in content.match_indices("](") {
+            let target = content[at + 2..].split(')').next().unwrap();
+            let path = target.split('#').next().unwrap();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            if !page.parent().unwrap_or(Path::new(".")).join(path).exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    // In docs/testing.md a promise is followed by `cargo test --test PROGRAM NAME`.
+    let page = std::fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let mut named = 0;
+    for (at, command) in page.match_indices("cargo test --test ") {
+        let mut words = page[at + command.len()..].split(['`', '\n']).next().unwrap().split_whitespace();
+        let program = words.next().unwrap();
+        let path = root().join(format!("tests/{program}.rs"));
+        let code = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if let Some(name) = words.next() {
+            let exists = code.lines().any(|l| {
+                l.strip_prefix("fn ")
+                    .and_then(|l| l.split('(').next())
+                    .is_some_and(|test| test.contains(name))
+            });
+            assert!(exists, "no test `{name}` in {program}");
+        }
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
+}

@@ -1,0 +1,239 @@
+//! SIGHUP and SIGTERM: what changes, what goes on, what ends.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::client::{End, Http, connect_via_proxy_header, expect_bytes, is_open, read_end};
+use common::daemon::Daemon;
+use common::origin::{Origin, finish};
+use common::{free_port, wait_for};
+
+fn config(ports: &[u16], rules: &str) -> String {
+    let listeners: String = ports.iter().map(|p| format!("  - {{mode: proxyproto, port: {p}}}\n")).collect();
+    format!(
+        "listen:\n{listeners}debug: true\noutput: {{allowLocal: true, retries: 0}}\ntimeout: {{drain: 1500}}\nrules:\n{rules}"
+    )
+}
+
+const ACCEPT: &str = "  - {action: accept}\n";
+const DENY: &str = "  - {action: deny}\n";
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn is_accepted(port: u16, origin: &Origin) -> bool {
+    let mut stream = connect_via_proxy_header(at(port), origin.addr);
+    if stream.write_all(b"?").is_err() {
+        return false;
+    }
+    finish(&stream);
+    read_end(&mut stream) == End::Closed(b"?".to_vec())
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_reported() {
+    let port = free_port();
+    let mut daemon = Daemon::start(&config(&[port], ACCEPT), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut old = connect_via_proxy_header(at(port), origin.addr);
+    old.write_all(b"x").unwrap();
+    expect_bytes(&mut old, b"x");
+
+    for broken in [
+        "listen: [",
+        "listen:\n  - {mode: proxyproto, port: 99999}\nrules: []\n",
+        "listen:\n  - {mode: proxyproto, port: 1}\nrules:\n  - {prot: 1, action: deny}\n",
+        "rules:\n  - {action: deny}\n",
+    ] {
+        let before = daemon.count_log(&["| ERROR |"]);
+        daemon.reload(broken);
+        wait_for("an ERROR line", || (daemon.count_log(&["| ERROR |"]) > before).then_some(()));
+        assert!(is_accepted(port, &origin), "{broken}");
+        old.write_all(b"still").unwrap();
+        expect_bytes(&mut old, b"still");
+    }
+    assert!(daemon.is_running());
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_makes_the_whole_reload_void() {
+    let (port, free) = (free_port(), free_port());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let daemon = Daemon::start(&config(&[port], ACCEPT), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    daemon.reload(&config(&[port, free, taken.local_addr().unwrap().port()], DENY));
+    daemon.wait_log(&["| ERROR |"]);
+    assert!(is_accepted(port, &origin), "new rules came with a configuration that cannot be served");
+    assert!(!daemon.listens_on(free), "half of the new listeners came");
+}
+
+#[test]
+fn new_rules_count_for_new_sessions_and_running_ones_keep_theirs() {
+    let port = free_port();
+    let daemon = Daemon::start(&config(&[port], ACCEPT), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut old = connect_via_proxy_header(at(port), origin.addr);
+    old.write_all(b"x").unwrap();
+    expect_bytes(&mut old, b"x");
+    daemon.reload(&config(&[port], DENY));
+    wait_for("the new rules", || (!is_accepted(port, &origin)).then_some(()));
+    old.write_all(b"still").unwrap();
+    expect_bytes(&mut old, b"still");
+    daemon.reload(&config(&[port], ACCEPT));
+    wait_for("the old rules", || is_accepted(port, &origin).then_some(()));
+}
+
+#[test]
+fn listeners_come_and_go_without_losing_a_connection() {
+    let (stays, goes, comes) = (free_port(), free_port(), free_port());
+    let mut daemon = Daemon::start(&config(&[stays, goes], ACCEPT), &[stays, goes]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut on_goes = connect_via_proxy_header(at(goes), origin.addr);
+    on_goes.write_all(b"x").unwrap();
+    expect_bytes(&mut on_goes, b"x");
+
+    // Clients without a pause on the listener that stays.
+    let done = AtomicBool::new(false);
+    let (good, bad) = (AtomicU32::new(0), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let counter = if is_accepted(stays, &origin) { &good } else { &bad };
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..6 {
+            let ports = if round % 2 == 0 { [stays, comes] } else { [stays, goes] };
+            let gone = if round % 2 == 0 { goes } else { comes };
+            daemon.reload(&config(&ports, ACCEPT));
+            daemon.wait_listening(&ports);
+            wait_for("the old listener to close", || (!daemon.listens_on(gone)).then_some(()));
+        }
+        daemon.reload(&config(&[stays, comes], ACCEPT));
+        daemon.wait_listening(&[comes]);
+        wait_for("the old listener to close", || (!daemon.listens_on(goes)).then_some(()));
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(bad.load(Ordering::SeqCst), 0, "of {} sessions", good.load(Ordering::SeqCst));
+    assert!(good.load(Ordering::SeqCst) > 0);
+    // A session over a listener that is gone goes on.
+    on_goes.write_all(b"still").unwrap();
+    expect_bytes(&mut on_goes, b"still");
+    assert!(TcpStream::connect(at(goes)).is_err());
+    assert!(is_accepted(comes, &origin));
+}
+
+#[test]
+fn the_metrics_and_the_log_level_follow_a_reload() {
+    let port = free_port();
+    let daemon = Daemon::start(&config(&[port], ACCEPT).replace("debug: true\n", ""), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    assert!(is_accepted(port, &origin));
+    assert_eq!(daemon.find_log(&["| DEBUG |"]), None);
+    daemon.reload(&config(&[port], ACCEPT));
+    wait_for("debug lines", || {
+        is_accepted(port, &origin);
+        daemon.find_log(&["| DEBUG |"])
+    });
+    let (first, second) = (free_port(), free_port());
+    for metrics in [first, second] {
+        daemon.reload(&format!("metrics: {{enabled: true, port: {metrics}}}\n{}", config(&[port], ACCEPT)));
+        wait_for("the metrics", || daemon.listens_on(metrics).then_some(()));
+        let answer = Http::connect(at(metrics)).ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        // What was counted before is not lost.
+        assert!(!answer.text().contains("\ncalamary_req_tcp 0\n"), "{}", answer.text());
+    }
+    assert!(!daemon.listens_on(first));
+    daemon.reload(&config(&[port], ACCEPT));
+    wait_for("the end of the metrics", || (!daemon.listens_on(second)).then_some(()));
+}
+
+#[test]
+fn a_change_of_workers_needs_a_restart_and_the_reload_says_so() {
+    let port = free_port();
+    let daemon = Daemon::start(&format!("workers: 1\n{}", config(&[port], ACCEPT)), &[port]);
+    daemon.reload(&format!("workers: 2\n{}", config(&[port], ACCEPT)));
+    let line = daemon.wait_log(&["restart"]);
+    assert!(line.contains("workers"), "{line}");
+}
+
+#[test]
+fn sigterm_drains_and_exits_0() {
+    let port = free_port();
+    let mut daemon = Daemon::start(&config(&[port], ACCEPT).replace("drain: 1500", "drain: 15000"), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut running = connect_via_proxy_header(at(port), origin.addr);
+    running.write_all(b"x").unwrap();
+    expect_bytes(&mut running, b"x");
+    daemon.signal(libc::SIGTERM);
+    wait_for("the listener to close", || TcpStream::connect(at(port)).is_err().then_some(()));
+    assert!(daemon.is_running(), "it did not wait for the running session");
+    running.write_all(b"last words").unwrap();
+    expect_bytes(&mut running, b"last words");
+    finish(&running);
+    assert_eq!(read_end(&mut running), End::Closed(vec![]));
+    // The last session is over: well before `drain`.
+    let start = Instant::now();
+    let status =
+        daemon.wait_exit(Duration::from_secs(14)).expect("it did not exit when the last session was over");
+    assert_eq!(status.code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(14));
+}
+
+#[test]
+fn sessions_that_do_not_end_are_cut_after_drain() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let port = free_port();
+        let mut daemon = Daemon::start(&config(&[port], ACCEPT), &[port]);
+        let origin = Origin::echo("127.0.0.1:0");
+        let mut running = connect_via_proxy_header(at(port), origin.addr);
+        running.write_all(b"x").unwrap();
+        expect_bytes(&mut running, b"x");
+        daemon.signal(signal);
+        assert!(is_open(&mut running, Duration::from_millis(500)));
+        let _ = read_end(&mut running);
+        assert_eq!(daemon.wait_exit(common::PATIENCE).unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn sigusr1_logs_the_live_connections() {
+    let port = free_port();
+    let daemon = Daemon::start(&config(&[port], ACCEPT).replace("debug: true\n", ""), &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut running = connect_via_proxy_header(at(port), origin.addr);
+    running.write_all(b"x").unwrap();
+    expect_bytes(&mut running, b"x");
+    let to = format!("=> {}", origin.addr);
+    daemon.wait_log(&[&to, "Accept"]);
+    let before = daemon.count_log(&[&to]);
+    daemon.signal(libc::SIGUSR1);
+    wait_for("the live connection in the log", || (daemon.count_log(&[&to]) > before).then_some(()));
+    running.write_all(b"y").unwrap();
+    expect_bytes(&mut running, b"y");
+}
+
+#[test]
+fn an_http_proxy_follows_new_rules_on_a_kept_connection() {
+    // The session was accepted, its requests are decided one by one: the next one by the rules in force.
+    let port = free_port();
+    let http = |rules: &str| config(&[port], rules).replace("proxyproto", "http");
+    let daemon = Daemon::start(&http(ACCEPT), &[port]);
+    let origin = common::origin::HttpOrigin::start("127.0.0.1:0");
+    let mut kept = Http::connect(at(port));
+    let get = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr());
+    assert_eq!(kept.ask(&get).status, 200);
+    daemon.reload(&http(DENY));
+    wait_for("the new rules", || (Http::connect(at(port)).ask(&get).status == 403).then_some(()));
+    // Either reading of "running sessions keep the rules they were decided by" ends in an answer.
+    assert!(matches!(kept.ask(&get).status, 200 | 403));
+}

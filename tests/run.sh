@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is taken: format, lints, documentation, scripts, fuzz smoke, then all tests.
+#
+# Works on a fresh Debian 12 with a Rust toolchain. As root, what the tests need is installed and the tests in network
+# namespaces run; otherwise they are skipped, loudly. CALAMARY_REQUIRE_NETNS=1 makes a skipped test a failure.
+# The test runner's own summary is the last thing printed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+# program:package
+needs=(ip:iproute2 nft:nftables curl:curl openssl:openssl nginx:nginx-light chromium:chromium shellcheck:shellcheck
+  man:man-db cc:gcc)
+
+missing_packages() {
+  local need
+  for need in "${needs[@]}"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || printf '%s\n' "${need##*:}"
+  done
+}
+
+install_missing() {
+  local packages
+  mapfile -t packages < <(missing_packages)
+  [ "${#packages[@]}" -gt 0 ] || return 0
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    say "installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || true
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || true
+  fi
+  for package in $(missing_packages); do
+    echo "missing: $package (Debian package); the tests that need it are skipped"
+  done
+}
+
+failed=0
+
+# Runs one step, quietly when it passes. A failure is remembered, so that one run shows them all.
+step() {
+  local name=$1 log
+  shift
+  log=$(mktemp)
+  printf '%-44s' "$name"
+  if "$@" >"$log" 2>&1; then
+    echo ok
+    rm -f "$log"
+  else
+    echo FAILED
+    cat "$log"
+    rm -f "$log"
+    failed=1
+  fi
+}
+
+# shellcheck disable=SC2317 # called through step
+check_scripts() {
+  git ls-files --cached --others --exclude-standard | grep -E '\.sh$|^\.ci/run$' | xargs -r shellcheck
+}
+
+# shellcheck disable=SC2317 # called through step
+check_man_page() {
+  local warnings
+  warnings=$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l docs/calamary.8 2>&1 >/dev/null)
+  [ -z "$warnings" ] || { echo "$warnings"; return 1; }
+}
+
+export PATH="$PATH:/usr/sbin:/sbin"
+install_missing
+
+if cargo fetch --locked >/dev/null 2>&1; then offline=(--locked); else offline=(--locked --offline); fi
+
+say 'lints'
+step 'format' cargo fmt --check
+step 'clippy' cargo clippy "${offline[@]}" --all-targets -- -D warnings
+step 'clippy, no default features' cargo clippy "${offline[@]}" --all-targets --no-default-features -- -D warnings
+step 'documentation' env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc "${offline[@]}" --no-deps --document-private-items
+if command -v shellcheck >/dev/null; then step 'shell scripts' check_scripts; fi
+if command -v man >/dev/null; then step 'manual page' check_man_page; fi
+if [ -x tests/fuzz.sh ]; then
+  say 'fuzz smoke'
+  tests/fuzz.sh || failed=1
+fi
+
+say 'tests'
+step 'unit tests, no default features' cargo test "${offline[@]}" --lib --no-default-features
+if [ "$failed" -ne 0 ]; then echo 'something above FAILED: this run will not pass, whatever the tests say'; fi
+cargo test "${offline[@]}" --no-fail-fast || failed=1
+exit "$failed"
