@@ -269,6 +269,10 @@ impl Connection {
 
     /// The daemon stops and has waited long enough.
     pub fn shut_down(&mut self, key: usize, tools: &mut Tools<'_>) -> Fate {
+        if matches!(self.stage, Stage::Lingering { .. }) {
+            // It has ended already, and was counted.
+            return self.over(key, tools);
+        }
         self.finish(key, CloseReason::Shutdown, Wire::Quiet, tools)
     }
 
