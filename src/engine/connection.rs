@@ -183,6 +183,11 @@ impl Connection {
             if gone && matches!(self.stage, Stage::Resolving(..) | Stage::Dialling(..)) {
                 return self.finish(key, CloseReason::ClientGone, Wire::Quiet, tools);
             }
+            if gone && matches!(self.stage, Stage::Exchanging(..)) {
+                // While its server takes its time nothing is read of the client or written to it.
+                self.reset_server();
+                return self.finish(key, CloseReason::ClientReset, Wire::Reset, tools);
+            }
             return self.go_on(key, tools);
         }
         if let Stage::Dialling(_, dialling) = &mut self.stage {
