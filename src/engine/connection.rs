@@ -197,6 +197,9 @@ impl Connection {
                 self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
                 return self.connected(key, tools);
             }
+        } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
+            // Kept for the client's next request, but it takes none any more.
+            self.server = None;
         } else if let Some(server) = &mut self.server {
             server.ready.merge(ready);
         }
