@@ -19,6 +19,7 @@ use crate::connect::resolve::{Asker, ResolveError};
 use crate::decide::rules::Locals;
 use crate::identify::tcp::Identifier;
 use crate::identify::{Outcome, Parsers};
+use crate::metrics::Limit;
 use crate::relay::exchange::{self, Asked, Exchange};
 use crate::relay::tunnel::{self, Tunnel};
 use crate::relay::{End, Loan, Ready, Side};
@@ -348,6 +349,10 @@ impl Connection {
         let source = session.client().ip();
         self.life.client = session.client();
         if !tools.shared.admission.enter_source(source) {
+            tools.shared.metrics.connection_refused(Limit::PerSource);
+            if tools.shared.admission.may_log(tools.now) {
+                log::warn!("too many connections: refused {source}");
+            }
             return false;
         }
         self.source = Some(source);

@@ -11,6 +11,8 @@ mod listening;
 mod reporter;
 pub mod resolver;
 mod slab;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod worker;
 

@@ -1,0 +1,190 @@
+//! One worker on loopback with real clients and servers: what only the engine can get wrong.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::{self, LoadOptions};
+use crate::decide::rules::Locals;
+use crate::metrics::Metrics;
+use crate::sys::socket::{Outgoing, reset_on_close};
+
+/// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
+const NEVER: Duration = Duration::from_secs(5);
+
+/// A worker with one listener.
+struct Running {
+    worker: Handle,
+    addr: SocketAddr,
+    metrics: Arc<Metrics>,
+}
+
+/// Starts a worker on `listener`, the inside of a YAML map, with the settings of the lines in `settings`.
+fn start(listener: &str, settings: &str) -> Running {
+    let text =
+        format!("listen: [{{ {listener}, ip6: [], port: 0 }}]\noutput: {{ allowLocal: true }}\n{settings}\n");
+    let loaded = config::load(&text, Path::new("test.yml"), LoadOptions::default());
+    let plan = Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan);
+    let bindings = vec![bind(&plan.listeners[0], 1).unwrap()];
+    let addr = bindings[0].sockets[0].local_addr().unwrap();
+    let (mut worker, prepared) = prepare().unwrap();
+    let answers = worker.another();
+    let resolver = resolver::start(
+        resolver::ResolverConfig {
+            nameservers: Vec::new(),
+            timeout: plan.timeouts.dns_lookup,
+            outgoing: Outgoing::default(),
+        },
+        Box::new(move |answer| answers.tell(Command::Answer(answer))),
+    )
+    .unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let limits = Effective::of(plan.limits, 1024);
+    let shared =
+        Arc::new(Shared { metrics: Arc::clone(&metrics), admission: Admission::new(limits), resolver });
+    let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
+    spawn(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
+    let listeners = share_out(bindings, 1).remove(0);
+    worker.tell(Command::Plan(plan, listeners));
+    Running { worker, addr, metrics }
+}
+
+impl Running {
+    fn connect(&self) -> TcpStream {
+        patient(TcpStream::connect(self.addr).unwrap())
+    }
+
+    /// The value of a metric, by the beginning of its line.
+    fn metric(&self, line: &str) -> u64 {
+        let text = self.metrics.render();
+        let found = text.lines().find_map(|l| l.strip_prefix(line));
+        found.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {line} in\n{text}"))
+    }
+
+    /// Ends the worker now and says how many connections it still counts.
+    fn stop(self) -> u32 {
+        self.worker.tell(Command::Drain(Instant::now()));
+        self.worker.join();
+        self.metrics.current_connections()
+    }
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(NEVER)).unwrap();
+    stream
+}
+
+/// Reads a message's head.
+fn head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&bytes));
+        bytes.extend(byte);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Whether the peer of `stream` has let go of the connection, by an end or by a reset.
+fn is_let_go(mut stream: TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(n) => n == 0,
+        Err(e) => e.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+const ACCEPT_ALL: &str = "rules: [{ action: accept }]";
+
+#[test]
+fn a_client_that_was_told_and_lingers_is_closed_once() {
+    let running = start("mode: http", "rules: [{ action: deny }]");
+    let mut client = running.connect();
+    client.write_all(b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(head(&mut client).starts_with("HTTP/1.1 403"));
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_client_that_gives_up_does_not_leave_its_server_waiting() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = running.connect();
+    let url = format!("http://{}/poll", origin.local_addr().unwrap());
+    client.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    reset_on_close(&client).unwrap();
+    drop(client);
+    assert!(is_let_go(server));
+    assert_eq!(running.metric("calamary_closed{reason=\"client_reset\"}"), 1);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn a_server_that_ends_a_kept_connection_is_let_go() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = running.connect();
+    let url = format!("http://{}/", origin.local_addr().unwrap());
+    client.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    head(&mut client);
+    server.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(is_let_go(server), "a descriptor is kept for nothing");
+    // The client may go on.
+    client.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    assert!(head(&mut client).starts_with("HTTP/1.1 204"));
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn one_source_too_many_behind_a_proxy_header_is_counted() {
+    let running =
+        start("mode: proxyproto", "rules: [{ action: accept, protoL5: tls }]\nlimits: { perSource: 1 }");
+    let header = b"PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\n";
+    let mut first = running.connect();
+    first.write_all(header).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut second = running.connect();
+    second.write_all(header).unwrap();
+    assert!(is_let_go(second));
+    assert_eq!(running.metric("calamary_refused{limit=\"per_source\"}"), 1);
+    drop(first);
+    assert_eq!(running.stop(), 0);
+}
+
+/// A pipeline to a server that answers at once, as deep as one read takes: served one by one, not one inside the other.
+#[test]
+fn a_long_pipeline_is_served_in_order() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = origin.local_addr().unwrap();
+    let requests = 500;
+    let serving = std::thread::spawn(move || {
+        let mut server = patient(origin.accept().unwrap().0);
+        server.set_nodelay(true).unwrap();
+        for at in 0..requests {
+            let head = head(&mut server);
+            assert!(head.starts_with(&format!("GET /{at} ")), "{head}");
+            server.write_all(format!("HTTP/1.1 204 No Content\r\nX-At: {at}\r\n\r\n").as_bytes()).unwrap();
+        }
+    });
+    let mut client = running.connect();
+    let all: String =
+        (0..requests).map(|at| format!("GET http://{addr}/{at} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    client.write_all(all.as_bytes()).unwrap();
+    for at in 0..requests {
+        let head = head(&mut client);
+        assert!(head.contains(&format!("X-At: {at}\r\n")), "{head}");
+    }
+    serving.join().unwrap();
+    assert_eq!(running.stop(), 0);
+}
