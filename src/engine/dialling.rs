@@ -56,17 +56,17 @@ impl Dialling {
     /// The poll reported `attempt`: its socket, if it won.
     pub fn reported(&mut self, attempt: u8, writable: bool, failed: bool, now: Instant) -> Option<TcpStream> {
         let at = self.attempts.iter().position(|(a, _)| *a == attempt)?;
+        // The news may be late and of another socket with this token, the server of the request before: the one at hand is
+        // asked itself.
+        let (_, stream) = self.attempts.get(at)?;
         if failed {
-            let (_, stream) = self.attempts.swap_remove(at);
-            let error = match stream.take_error() {
-                Ok(Some(error)) | Err(error) => error,
-                Ok(None) => io::Error::from(io::ErrorKind::ConnectionReset),
-            };
-            self.dialer.failed(attempt, &error, now);
+            if let Ok(Some(error)) | Err(error) = stream.take_error() {
+                self.attempts.swap_remove(at);
+                self.dialer.failed(attempt, &error, now);
+            }
             return None;
         }
-        // A connecting socket becomes writable, without error or hang-up, only by being connected.
-        if !writable {
+        if !writable || stream.peer_addr().is_err() {
             return None;
         }
         self.dialer.connected(attempt);
@@ -80,4 +80,34 @@ fn start(addr: SocketAddr, out: &Outgoing, registry: &Registry, token: Token) ->
     let mut stream = TcpStream::from_std(socket::tcp_connect(addr, out)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The poll may still have news of a socket that had the same token: the server of the request before, which ended its
+    /// connection just when the next request came.
+    #[test]
+    fn news_of_another_socket_is_neither_success_nor_failure() {
+        let poll = mio::Poll::new().unwrap();
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let now = Instant::now();
+        let mut dialling = Dialling::new(vec![refusing], 1, Duration::from_secs(2));
+        let token = |attempt: u8| Token(usize::from(attempt));
+        assert!(matches!(
+            dialling.go_on(now, &Outgoing::default(), poll.registry(), token),
+            Standing::Until(_)
+        ));
+        let (attempt, stream) = &dialling.attempts[0];
+        let attempt = *attempt;
+        // Neither connected nor failed, as far as anybody can see.
+        assert!(stream.take_error().unwrap().is_some());
+        assert!(dialling.reported(attempt, true, false, now).is_none());
+        assert!(dialling.reported(attempt, true, true, now).is_none());
+        assert!(matches!(
+            dialling.go_on(now, &Outgoing::default(), poll.registry(), token),
+            Standing::Until(_)
+        ));
+    }
 }

@@ -57,11 +57,13 @@ impl Running {
         patient(TcpStream::connect(self.addr).unwrap())
     }
 
-    /// The value of a metric, by the beginning of its line.
-    fn metric(&self, line: &str) -> u64 {
-        let text = self.metrics.render();
-        let found = text.lines().find_map(|l| l.strip_prefix(line));
-        found.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {line} in\n{text}"))
+    /// Waits until the metrics say this.
+    fn counts(&self, line: &str) {
+        let until = Instant::now() + NEVER;
+        while !self.metrics.render().lines().any(|l| l == line) {
+            assert!(Instant::now() < until, "no {line} in\n{}", self.metrics.render());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Ends the worker now and says how many connections it still counts.
@@ -119,7 +121,7 @@ fn a_client_that_gives_up_does_not_leave_its_server_waiting() {
     reset_on_close(&client).unwrap();
     drop(client);
     assert!(is_let_go(server));
-    assert_eq!(running.metric("calamary_closed{reason=\"client_reset\"}"), 1);
+    running.counts("calamary_closed{reason=\"client_reset\"} 1");
     assert_eq!(running.stop(), 0);
 }
 
@@ -156,7 +158,7 @@ fn one_source_too_many_behind_a_proxy_header_is_counted() {
     let mut second = running.connect();
     second.write_all(header).unwrap();
     assert!(is_let_go(second));
-    assert_eq!(running.metric("calamary_refused{limit=\"per_source\"}"), 1);
+    running.counts("calamary_refused{limit=\"per_source\"} 1");
     drop(first);
     assert_eq!(running.stop(), 0);
 }
