@@ -528,14 +528,12 @@ impl Connection {
         if let Some((parsers, bytes)) = seen {
             self.see_in_passing(parsers, &bytes, tools);
         }
+        if half_closes_now {
+            // An earlier deadline than the timers may have, also where the other direction has more to do.
+            self.set_deadline(key, tools.now.checked_add(half_closed), tools);
+        }
         match progress {
-            tunnel::Progress::Wait { .. } => {
-                if half_closes_now {
-                    // An earlier deadline than the timers may have.
-                    self.set_deadline(key, tools.now.checked_add(half_closed), tools);
-                }
-                Fate::Stays
-            }
+            tunnel::Progress::Wait { .. } => Fate::Stays,
             tunnel::Progress::Again => Fate::Yields,
             tunnel::Progress::Finished => self.finish(key, CloseReason::Finished, Wire::Quiet, tools),
             tunnel::Progress::Broken(broken) => {

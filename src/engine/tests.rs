@@ -190,3 +190,37 @@ fn a_long_pipeline_is_served_in_order() {
     serving.join().unwrap();
     assert_eq!(running.stop(), 0);
 }
+
+/// The client ends its side in the middle of a download at full speed, and then the server falls silent: whatever the
+/// turn in which the end was passed on was busy with, `halfClosed` counts.
+#[test]
+fn a_half_close_in_a_busy_turn_starts_the_clock() {
+    let running = start("mode: http", &format!("timeout: {{ halfClosed: 300 }}\n{ACCEPT_ALL}"));
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    for round in 0..3 {
+        let mut client = running.connect();
+        let connect = format!("CONNECT {} HTTP/1.1\r\nHost: a\r\n\r\n", origin.local_addr().unwrap());
+        client.write_all(connect.as_bytes()).unwrap();
+        let mut server = patient(origin.accept().unwrap().0);
+        head(&mut client);
+        let serving = std::thread::spawn(move || {
+            let piece = vec![0; 256 * 1024];
+            for _ in 0..128 {
+                server.write_all(&piece).unwrap();
+            }
+            server
+        });
+        let mut buffer = vec![0; 1024 * 1024];
+        let (mut got, all) = (0, 128 * 256 * 1024);
+        while got < all {
+            got += client.read(&mut buffer).unwrap();
+            if got > all / 4 {
+                let _ = client.shutdown(std::net::Shutdown::Write);
+            }
+        }
+        let silent = serving.join().unwrap();
+        assert!(is_let_go(client), "round {round}");
+        drop(silent);
+    }
+    assert_eq!(running.stop(), 0);
+}
