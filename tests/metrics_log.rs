@@ -211,6 +211,18 @@ fn debug_lines_name_their_module_and_the_end_of_a_session() {
 }
 
 #[test]
+fn the_end_of_a_refused_session_says_what_was_refused() {
+    let shown = start("debug: true");
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut stream = connect_via_proxy_header(shown.proxy, origin.addr);
+    stream.write_all(&hello("www.blocked.example")).unwrap();
+    let line = shown.daemon.wait_log(&["Closed | reason=denied"]);
+    check_line(&line);
+    assert!(line.contains(&format!("=> {} |", origin.addr)), "{line}");
+    assert!(line.contains("name=www.blocked.example"), "{line}");
+}
+
+#[test]
 fn json_lines_are_objects_with_the_same_facts() {
     let shown = start("log: {format: json}");
     let origin = Origin::echo("127.0.0.1:0");

@@ -297,6 +297,9 @@ impl Connection {
             return self.finish(key, CloseReason::Limit, Wire::Reset, tools);
         }
         let reply = session.take_reply();
+        if matches!(step, Step::Close(_)) {
+            self.life.open(&session);
+        }
         let step = match step {
             Step::Tunnel { to_server } => return self.open_tunnel(key, &session, to_server, reply, tools),
             // It goes out before the last words.
@@ -332,10 +335,7 @@ impl Connection {
                     }
                 }
             }
-            Step::Close(Closing { reason, wire }) => {
-                self.life.open(&session);
-                self.finish(key, reason, wire, tools)
-            }
+            Step::Close(Closing { reason, wire }) => self.finish(key, reason, wire, tools),
             // Taken above.
             Step::Tunnel { .. } => Fate::Stays,
         }
