@@ -25,7 +25,12 @@ pub(super) fn key(listener: &Listener) -> (SocketAddr, bool) {
 /// # Errors
 /// The address and why it cannot be listened on.
 pub fn bind(listener: &Listener, workers: usize) -> Result<Binding, String> {
-    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers)
+    bind_beside(listener, workers, false)
+}
+
+/// The same, perhaps beside sockets of this program that will be closed as soon as these are there.
+fn bind_beside(listener: &Listener, workers: usize, ours: bool) -> Result<Binding, String> {
+    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours)
         .map_err(|error| format!("cannot listen on {}: {}", listener.addr, explain(listener, &error)))?;
     Ok(Binding { listener: listener.clone(), sockets })
 }
@@ -41,10 +46,16 @@ pub fn diff(wanted: &[Listener], running: &[Listener], workers: usize) -> Result
             if running.iter().any(|old| key(old) == key(listener)) {
                 Ok(Binding { listener: listener.clone(), sockets: Vec::new() })
             } else {
-                bind(listener, workers)
+                bind_beside(listener, workers, running.iter().any(|old| overlap(old.addr, listener.addr)))
             }
         })
         .collect()
+}
+
+/// Whether only one of them can be listened on, unless both agree to share.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && same_ip
 }
 
 fn explain(listener: &Listener, error: &io::Error) -> String {
@@ -59,5 +70,38 @@ fn explain(listener: &Listener, error: &io::Error) -> String {
             "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned()
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Mode, Target};
+    use crate::decide::addr_set::AddrSet;
+
+    fn listener(ip: &str, port: u16) -> Listener {
+        let addr = SocketAddr::new(ip.parse().unwrap(), port);
+        let trusted = AddrSet::new([]);
+        Listener { mode: Mode::Http, addr, tproxy: false, target: Target::Auto, trusted }
+    }
+
+    /// From loopback to all addresses and back is what people change.
+    #[test]
+    fn a_reload_may_change_the_address_on_a_port_of_our_own() {
+        let count = |next: Result<Vec<Binding>, String>| next.map(|bindings| bindings[0].sockets.len());
+        let running = bind(&listener("127.0.0.1", 0), 2).unwrap();
+        let port = running.sockets[0].local_addr().unwrap().port();
+        let (narrow, wide) = ([listener("127.0.0.1", port)], [listener("0.0.0.0", port)]);
+        let wider = diff(&wide, &narrow, 2);
+        assert_eq!(count(wider), Ok(2));
+        drop(running);
+        let running = bind(&wide[0], 2).unwrap();
+        assert_eq!(count(diff(&narrow, &wide, 2)), Ok(2));
+        assert_eq!(count(diff(&wide, &wide, 2)), Ok(0));
+        drop(running);
+        // What somebody else has is as taken as at the start.
+        let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = [listener("127.0.0.1", theirs.local_addr().unwrap().port())];
+        assert!(diff(&taken, &narrow, 2).is_err());
     }
 }

@@ -153,8 +153,15 @@ pub fn udp_connect(addr: SocketAddr, out: &Outgoing) -> io::Result<UdpSocket> {
 /// `count` listening sockets on one address, one per worker, between which the kernel spreads connections.
 ///
 /// The first is bound before it joins the SO_REUSEPORT group, so a port that another process listens on (with or
-/// without SO_REUSEPORT) is an error, and a second daemon cannot take part of the first one's connections.
-pub fn tcp_listeners(addr: SocketAddr, tproxy: bool, count: usize) -> io::Result<Vec<TcpListener>> {
+/// without SO_REUSEPORT) is an error, and a second daemon cannot take part of the first one's connections. With `beside`
+/// the port is our own already, on another address or with other options, and is shared until the old sockets are closed;
+/// the kernel allows that to the user who bound those.
+pub fn tcp_listeners(
+    addr: SocketAddr,
+    tproxy: bool,
+    count: usize,
+    beside: bool,
+) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::with_capacity(count);
     let mut addr = addr;
     for i in 0..count {
@@ -171,7 +178,7 @@ pub fn tcp_listeners(addr: SocketAddr, tproxy: bool, count: usize) -> io::Result
         }
         // Accepted sockets inherit it: one system call less for each.
         set_flag(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
-        if i > 0 {
+        if i > 0 || beside {
             set_flag(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
         }
         bind(&fd, addr)?;
@@ -240,10 +247,10 @@ mod tests {
 
     #[test]
     fn a_port_that_is_listened_on_cannot_be_shared() {
-        let first = tcp_listeners("127.0.0.1:0".parse().unwrap(), false, 2).unwrap();
+        let first = tcp_listeners("127.0.0.1:0".parse().unwrap(), false, 2, false).unwrap();
         let addr = first[0].local_addr().unwrap();
         assert_eq!(first[1].local_addr().unwrap(), addr);
-        let second = tcp_listeners(addr, false, 2).unwrap_err();
+        let second = tcp_listeners(addr, false, 2, false).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     }
 }
