@@ -321,13 +321,16 @@ impl Connection {
             Step::Resolve(name) => self.resolve(key, session, name, tools),
             Step::Dial(addrs) => self.start_dialling(key, session, addrs, tools),
             Step::Exchange(wanted) => {
+                // With more in hand it waits for its turn: a pipeline that is answered at once would nest as deep as it is long.
+                let pipelined = !wanted.after_head.is_empty();
                 let asked =
                     Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
                 match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
                     Ok(exchange) => {
                         self.life.open(&session);
                         self.stage = Stage::Exchanging(session, Box::new(exchange));
-                        self.exchange(key, tools)
+                        self.set_deadline(key, tools.now.checked_add(tools.plan.timeouts.idle), tools);
+                        if pipelined { Fate::Yields } else { self.exchange(key, tools) }
                     }
                     Err(_) => {
                         let step = session.exchange_failed(CloseReason::BadRequest, false);
@@ -593,7 +596,7 @@ impl Connection {
         self.life.moved(after.0 - before.0, after.1 - before.1);
         match progress {
             exchange::Progress::Wait { moved } => {
-                if moved || self.deadline.is_none() {
+                if moved {
                     let idle = tools.plan.timeouts.idle;
                     self.set_deadline(key, tools.now.checked_add(idle), tools);
                 }
