@@ -57,6 +57,8 @@ pub(super) struct Tools<'a> {
     pub locals: &'a Locals,
     pub answers: &'a mut AnswerCache,
     pub shared: &'a Shared,
+    /// The daemon stops: nothing new is begun.
+    pub draining: bool,
 }
 
 /// Whether a connection goes on after a turn.
@@ -613,7 +615,7 @@ impl Connection {
                 if !server_reusable {
                     self.server = None;
                 }
-                if !client_reusable {
+                if !client_reusable || tools.draining {
                     return self.finish(key, CloseReason::Finished, Wire::Say(Vec::new()), tools);
                 }
                 let step = with_env(tools, |env| session.next_request(exchange.into_surplus(), env));

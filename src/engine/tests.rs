@@ -224,3 +224,23 @@ fn a_half_close_in_a_busy_turn_starts_the_clock() {
     }
     assert_eq!(running.stop(), 0);
 }
+
+#[test]
+fn a_kept_connection_does_not_hold_up_the_end() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = running.connect();
+    let url = format!("http://{}/", origin.local_addr().unwrap());
+    client.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    let begun = Instant::now();
+    running.worker.tell(Command::Drain(begun + 2 * NEVER));
+    std::thread::sleep(Duration::from_millis(100));
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    assert!(head(&mut client).starts_with("HTTP/1.1 204"), "what is under way may finish");
+    assert!(is_let_go(client));
+    running.worker.join();
+    assert!(begun.elapsed() < NEVER, "there was nothing to wait for");
+    assert_eq!(running.metrics.current_connections(), 0);
+}

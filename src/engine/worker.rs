@@ -263,6 +263,7 @@ impl Worker {
             locals: &self.locals,
             answers: &mut self.answers,
             shared: &self.shared,
+            draining: self.draining.is_some(),
         };
         match f(&mut connection, &mut tools) {
             Fate::Over => {
