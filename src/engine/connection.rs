@@ -303,7 +303,6 @@ impl Connection {
             self.life.open(&session);
         }
         let step = match step {
-            Step::Tunnel { to_server } => return self.open_tunnel(key, &session, to_server, reply, tools),
             // It goes out before the last words.
             Step::Close(Closing { reason, wire: Wire::Say(words) }) => {
                 let words = [reply, words].concat();
@@ -341,8 +340,7 @@ impl Connection {
                 }
             }
             Step::Close(Closing { reason, wire }) => self.finish(key, reason, wire, tools),
-            // Taken above.
-            Step::Tunnel { .. } => Fate::Stays,
+            Step::Tunnel { to_server } => self.open_tunnel(key, &session, to_server, tools),
         }
     }
 
@@ -488,7 +486,6 @@ impl Connection {
         key: usize,
         session: &Session,
         to_server: Vec<u8>,
-        to_client: Vec<u8>,
         tools: &mut Tools<'_>,
     ) -> Fate {
         let timeouts = &session.plan().timeouts;
@@ -498,7 +495,7 @@ impl Connection {
             self.see_in_passing(parsers, &to_server, tools);
         }
         self.stage = Stage::Tunnelling(Tunnelling {
-            tunnel: Tunnel::new(to_server, to_client),
+            tunnel: Tunnel::new(to_server),
             last: tools.now,
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,

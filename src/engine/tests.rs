@@ -244,3 +244,22 @@ fn a_kept_connection_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < NEVER, "there was nothing to wait for");
     assert_eq!(running.metrics.current_connections(), 0);
 }
+
+#[test]
+fn the_answer_to_a_connect_is_not_what_the_server_sent() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = running.connect();
+    let connect = format!("CONNECT {} HTTP/1.1\r\nHost: a\r\n\r\n", origin.local_addr().unwrap());
+    client.write_all(connect.as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    assert!(head(&mut client).starts_with("HTTP/1.1 200"));
+    server.write_all(b"SSH-2.0-x\r\n").unwrap();
+    drop(server);
+    let mut greeting = [0; 11];
+    client.read_exact(&mut greeting).unwrap();
+    drop(client);
+    running.counts("calamary_closed{reason=\"finished\"} 1");
+    running.counts("calamary_bytes_rcv 11");
+    assert_eq!(running.stop(), 0);
+}

@@ -34,12 +34,11 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel that first sends the server what was read before it stood, and the client what it is owed.
-    pub fn new(to_server: Vec<u8>, to_client: Vec<u8>) -> Self {
-        let (mut up, mut down) = (Direction::to_end(), Direction::to_end());
+    /// A tunnel that first sends the server what was read before it stood.
+    pub fn new(to_server: Vec<u8>) -> Self {
+        let mut up = Direction::to_end();
         up.prepend(to_server);
-        down.prepend(to_client);
-        Tunnel { up, down }
+        Tunnel { up, down: Direction::to_end() }
     }
 
     /// Moves what can be moved, both ways. `seen` is shown copied pieces from the client.
