@@ -126,6 +126,24 @@ fn a_client_that_gives_up_does_not_leave_its_server_waiting() {
 }
 
 #[test]
+fn a_client_that_only_ends_its_side_gets_its_answer() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = running.connect();
+    let url = format!("http://{}/", origin.local_addr().unwrap());
+    client.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    std::thread::sleep(Duration::from_millis(100));
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    assert!(head(&mut client).starts_with("HTTP/1.1 204"));
+    assert!(is_let_go(client) && is_let_go(server));
+    running.counts("calamary_closed{reason=\"finished\"} 1");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
 fn a_server_that_ends_a_kept_connection_is_let_go() {
     let running = start("mode: http", ACCEPT_ALL);
     let origin = TcpListener::bind("127.0.0.1:0").unwrap();
