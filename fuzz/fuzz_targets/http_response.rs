@@ -25,5 +25,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(HeadEnd::new().find(&out), Some(out.len()), "exactly one head");
     let again = parse_response(&out, method).unwrap_or_else(|e| panic!("{e}: {}", out.escape_ascii()));
     assert_eq!((again.status, again.body, again.minor), (response.status, response.body, 1));
+    if response.interim || response.status == 204 {
+        let lower = out.to_ascii_lowercase();
+        let declares = |name: &[u8]| lower.windows(name.len()).any(|bytes| bytes == name);
+        assert!(
+            !declares(b"\ncontent-length:") && !declares(b"\ntransfer-encoding:"),
+            "{}",
+            out.escape_ascii()
+        );
+    }
     assert_eq!(forward_response(&out, &again), out, "forwarded once more it stays as it is");
 });

@@ -1,4 +1,5 @@
-//! List files: each line is recognised by itself, however the file is read.
+//! List files: each line is recognised by itself, however the file is read. A BEL in the input is a long word, so that
+//! small inputs have lines that are too long.
 #![no_main]
 
 use std::io::{BufRead, BufReader};
@@ -7,9 +8,24 @@ use calamary::config::list_file::{BadLines, Entry, read};
 use calamary_fuzz::Random;
 use libfuzzer_sys::fuzz_target;
 
+const LONG_WORD: u8 = 0x07;
+const LONG_WORD_LEN: usize = 2000;
+/// Enough for a line that is longer than the reader takes.
+const MAX_LONG_WORDS: usize = 8;
+
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 fuzz_target!(|data: &[u8]| {
+    let mut words = data.split(|&byte| byte == LONG_WORD);
+    let mut file = words.next().unwrap_or_default().to_vec();
+    for word in words.take(MAX_LONG_WORDS) {
+        file.resize(file.len() + LONG_WORD_LEN, b'a');
+        file.extend_from_slice(word);
+    }
+    check(&file);
+});
+
+fn check(data: &[u8]) {
     let (entries, bad) = all(data);
     let lines: Vec<&[u8]> = data.split_inclusive(|&byte| byte == b'\n').collect();
     let is_line = |line: &u32| (1..=lines.len()).contains(&(*line as usize));
@@ -42,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
     }
     assert!(entries.is_empty());
     assert_eq!(count, bad.count);
-});
+}
 
 fn all(input: impl BufRead) -> (Vec<(Entry, u32)>, BadLines) {
     let mut entries = Vec::new();

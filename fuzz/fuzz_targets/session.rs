@@ -13,7 +13,8 @@ use calamary::connect::dial::DialError;
 use calamary::connect::resolve::ResolveError;
 use calamary::decide::rules::Locals;
 use calamary::decide::{Action, Decision, Known, Verdict};
-use calamary::identify::tcp::MAX_PRELUDE;
+use calamary::identify::tcp::{Identifier, MAX_PRELUDE};
+use calamary::identify::{Identity, Outcome, Parsers};
 use calamary::session::{CloseReason, Env, Exchange, Report, Session, Step, Wire};
 use calamary::wire::http1::{HeadEnd, parse_request};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -29,23 +30,38 @@ const ADDRS: [&str; 7] =
     ["192.0.2.1", "10.0.0.1", "198.51.100.1", "2001:db8::1", "127.0.0.1", "203.0.113.1", "::ffff:192.0.2.2"];
 const PORTS: [u16; 6] = [22, 25, 80, 443, 4128, 8080];
 /// What clients begin with; everything else is the fuzzer's own.
-const PHRASES: [&[u8]; 14] = [
-    b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
-    b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET http://denied.example/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"GET http://secure.example/x HTTP/1.1\r\nHost: secure.example\r\n\r\n",
-    b"POST http://www.example.com:8080/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-    b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"CONNECT www.example.com:25 HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"PROXY TCP4 192.0.2.7 192.0.2.1 51234 443\r\n",
-    b"PROXY TCP4 192.0.2.7 127.0.0.1 51234 4133\r\n",
-    b"PROXY UNKNOWN\r\n",
-    // ClientHellos for www.example.com and a.ads.test, without ciphers.
-    b"\x16\x03\x01\x00\x46\x01\x00\x00\x42\x03\x03RRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR\0\0\0\0\0\x00\x18\x00\x00\x00\x14\x00\x12\x00\x00\x0fwww.example.com",
-    b"\x16\x03\x01\x00\x41\x01\x00\x00\x3d\x03\x03RRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR\0\0\0\0\0\x00\x13\x00\x00\x00\x0f\x00\x0d\x00\x00\x0aa.ads.test",
-    b"\0\x1d\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01",
-];
+static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let words: [&[u8]; 12] = [
+        b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+        b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://denied.example/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://secure.example/x HTTP/1.1\r\nHost: secure.example\r\n\r\n",
+        b"POST http://www.example.com:8080/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT www.example.com:25 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 51234 443\r\n",
+        b"PROXY TCP4 192.0.2.7 127.0.0.1 51234 4133\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\0\x1d\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01",
+    ];
+    let hellos = ["www.example.com", "a.ads.test", "secure.example", "cloudflare-ech.com"].map(client_hello);
+    hellos.into_iter().chain(words.map(<[u8]>::to_vec)).collect()
+});
+
+/// A ClientHello with this SNI and the extension of ECH, in one record.
+fn client_hello(sni: &str) -> Vec<u8> {
+    const EMPTY_ECH: [u8; 4] = [0xfe, 0x0d, 0, 0];
+    let n = u8::try_from(sni.len()).unwrap();
+    let mut hello = vec![22, 3, 1, 0, n + 55, 1, 0, 0, n + 51, 3, 3];
+    hello.extend([b'R'; 32]);
+    // No session id, no ciphers, no compression methods; then extensions, of which this is server_name.
+    hello.extend([0, 0, 0, 0, 0, n + 13, 0, 0, 0, n + 5, 0, n + 3, 0, 0, n]);
+    hello.extend(sni.bytes().chain(EMPTY_ECH));
+    let identity = Identifier::new(Parsers::default()).look(&hello);
+    assert!(matches!(identity, Outcome::Identified(Identity::Tls(_))));
+    hello
+}
 
 static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
     let loaded = load(CONFIG, Path::new("session.yml"), LoadOptions::default());
@@ -190,11 +206,11 @@ impl Run {
             }
             _ if self.eof => self.call(|session, env| session.end_of_stream(env)),
             2..=5 => {
-                let phrase = *u.choose(&PHRASES)?;
+                let phrase = u.choose(&PHRASES)?;
                 self.feed(phrase);
             }
             6 => {
-                let phrase = *u.choose(&PHRASES)?;
+                let phrase = u.choose(&PHRASES)?;
                 let (front, back) = phrase.split_at(u.int_in_range(0..=phrase.len())?);
                 self.feed(if u.arbitrary()? { front } else { back });
             }
