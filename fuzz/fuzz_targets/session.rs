@@ -53,7 +53,7 @@ static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 fn client_hello(sni: &str) -> Vec<u8> {
     const EMPTY_ECH: [u8; 4] = [0xfe, 0x0d, 0, 0];
     let n = u8::try_from(sni.len()).unwrap();
-    let mut hello = vec![22, 3, 1, 0, n + 55, 1, 0, 0, n + 51, 3, 3];
+    let mut hello = vec![22, 3, 1, 0, n + 57, 1, 0, 0, n + 53, 3, 3];
     hello.extend([b'R'; 32]);
     // No session id, no ciphers, no compression methods; then extensions, of which this is server_name.
     hello.extend([0, 0, 0, 0, 0, n + 13, 0, 0, 0, n + 5, 0, n + 3, 0, 0, n]);
