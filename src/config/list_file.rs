@@ -28,17 +28,20 @@ const MAX_BAD_LINES: usize = 5;
 
 /// What stands in a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub enum Entry {
+    /// An address or a network.
     Net(IpNet),
+    /// A name, or a tree of names.
     Name(NamePattern),
 }
 
 /// Lines that are no entries.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct BadLines {
-    pub(super) count: u32,
-    /// The first of them, from 1.
-    pub(super) first: Vec<u32>,
+pub struct BadLines {
+    /// How many.
+    pub count: u32,
+    /// The numbers of the first of them, from 1.
+    pub first: Vec<u32>,
 }
 
 /// Reads a file and hands over each entry with its line, from 1.
@@ -58,7 +61,11 @@ pub(super) fn read_file(path: &Path, add: impl FnMut(Entry, u32)) -> io::Result<
     read(BufReader::new(File::open(path)?.take(MAX_FILE_BYTES)), add)
 }
 
-fn read(mut input: impl BufRead, mut add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {
+/// Reads a list from `input` and hands over each entry with its line, from 1.
+///
+/// # Errors
+/// The input cannot be read.
+pub fn read(mut input: impl BufRead, mut add: impl FnMut(Entry, u32)) -> io::Result<BadLines> {
     let mut bad = BadLines::default();
     let mut line = Vec::new();
     let mut number = 0u32;

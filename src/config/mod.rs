@@ -6,7 +6,7 @@
 
 mod decode;
 mod doubts;
-mod list_file;
+pub mod list_file;
 mod listen;
 pub mod plan;
 mod problem;
