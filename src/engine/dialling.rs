@@ -66,7 +66,7 @@ impl Dialling {
             }
             return None;
         }
-        if !writable || stream.peer_addr().is_err() {
+        if !writable {
             return None;
         }
         self.dialer.connected(attempt);

@@ -35,6 +35,9 @@ const EVENTS: usize = 1024;
 /// Connections that one listener may bring in before others get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// How long the queue may be worked off before the poll is asked again: what bulk transfers add to others' latency.
+const POLL_EVERY: Duration = Duration::from_millis(1);
+
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -202,17 +205,7 @@ impl Worker {
                     }
                 }
             }
-            for _ in 0..self.queue.len() {
-                let Some(token) = self.queue.pop_front() else { break };
-                if token >= FIRST_LISTENER {
-                    self.accept(token, now);
-                } else {
-                    self.with(token, now, |connection, tools| {
-                        connection.queued = false;
-                        connection.go_on(token, tools)
-                    });
-                }
-            }
+            self.work_off(now);
             while let Some(token) = self.timers.pop(now) {
                 if token >= FIRST_LISTENER {
                     if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -230,6 +223,29 @@ impl Worker {
             self.with(key, Instant::now(), |connection, tools| connection.shut_down(key, tools));
         }
         logging::flush();
+    }
+
+    /// Gives those who have more to do their turns, round after round, for a short while: a poll between two rounds of
+    /// bulk transfers finds little new and costs more than the rounds themselves.
+    fn work_off(&mut self, now: Instant) {
+        let mut time = now;
+        while !self.queue.is_empty() {
+            for _ in 0..self.queue.len() {
+                let Some(token) = self.queue.pop_front() else { break };
+                if token >= FIRST_LISTENER {
+                    self.accept(token, time);
+                } else {
+                    self.with(token, time, |connection, tools| {
+                        connection.queued = false;
+                        connection.go_on(token, tools)
+                    });
+                }
+            }
+            time = Instant::now();
+            if time.saturating_duration_since(now) >= POLL_EVERY {
+                break;
+            }
+        }
     }
 
     /// Whether there is nothing left to drain, or no time.
