@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::connect::dial::{Dial, DialError, Dialer};
+use crate::relay::End;
 use crate::sys::socket::{self, Outgoing};
 
 /// One race.
@@ -80,6 +81,12 @@ fn start(addr: SocketAddr, out: &Outgoing, registry: &Registry, token: Token) ->
     let mut stream = TcpStream::from_std(socket::tcp_connect(addr, out)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
     Ok(stream)
+}
+
+/// Whether a kept connection leads to one of `addrs` and its server has neither closed it nor said anything unasked.
+pub(super) fn leads_to(server: &End, addrs: &[SocketAddr]) -> bool {
+    server.stream.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
+        && matches!(server.stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]
