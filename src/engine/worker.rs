@@ -12,11 +12,12 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::admission::Admission;
-use super::connection::{Connection, Fate, ROLES, Tools};
+use super::connection::{Connection, Fate, ROLES};
 use super::listening::{Binding, key as listener_key};
 use super::resolver::ResolverHandle;
 use super::slab::Slab;
 use super::timers::Timers;
+use super::tools::Tools;
 use crate::accept::{self, Wish};
 use crate::config::{Listener, Mode, Plan};
 use crate::connect::resolve::Answer;
@@ -201,7 +202,7 @@ impl Worker {
                     Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
                     Token(token) => {
                         let (key, role) = (token / ROLES, token % ROLES);
-                        self.with(key, now, |connection, tools| connection.event(key, role, event, tools));
+                        self.with(key, now, |connection, tools| connection.event(role, event, tools));
                     }
                 }
             }
@@ -213,14 +214,14 @@ impl Worker {
                     }
                     self.accept(token, now);
                 } else {
-                    self.with(token, now, |connection, tools| connection.expired(token, tools));
+                    self.with(token, now, |connection, tools| connection.expired(tools));
                 }
             }
             self.connections.recycle();
             logging::flush();
         }
         for key in self.connections.keys() {
-            self.with(key, Instant::now(), |connection, tools| connection.shut_down(key, tools));
+            self.with(key, Instant::now(), |connection, tools| connection.shut_down(tools));
         }
         logging::flush();
     }
@@ -237,7 +238,7 @@ impl Worker {
                 } else {
                     self.with(token, time, |connection, tools| {
                         connection.queued = false;
-                        connection.go_on(token, tools)
+                        connection.go_on(tools)
                     });
                 }
             }
@@ -271,6 +272,7 @@ impl Worker {
         let mut tools = Tools {
             now,
             worker: self.index,
+            key,
             registry: self.poll.registry(),
             timers: &mut self.timers,
             loan: &mut self.loan,
@@ -360,7 +362,7 @@ impl Worker {
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
-        self.with(key, now, |connection, tools| connection.start(key, session, wish, tools));
+        self.with(key, now, |connection, tools| connection.start(session, wish, tools));
     }
 
     fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
@@ -472,9 +474,7 @@ impl Worker {
         let Answer { asker, name, result, valid_until } = answer;
         let addrs = result.clone().map(|addrs| addrs.to_vec());
         self.answers.insert(&name, Entry { result, valid_until });
-        self.with(asker.token, now, |connection, tools| {
-            connection.answered(asker.token, &name, addrs, tools)
-        });
+        self.with(asker.token, now, |connection, tools| connection.answered(&name, addrs, tools));
     }
 
     fn drain(&mut self, until: Instant, now: Instant) {
@@ -482,7 +482,7 @@ impl Worker {
         self.queue.retain(|&token| token < FIRST_LISTENER);
         self.draining = Some(until);
         for key in self.connections.keys() {
-            self.with(key, now, |connection, tools| connection.wind_up(key, tools));
+            self.with(key, now, |connection, tools| connection.wind_up(tools));
         }
     }
 
