@@ -112,6 +112,35 @@ fn the_page_about_transparent_mode_works_step_by_step() {
 }
 
 #[test]
+fn the_router_of_the_readme_works_as_printed() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let of_readme = |language| {
+        let mut found = blocks(language).into_iter().filter(|(place, _)| place.contains("README.md"));
+        found.next().unwrap().1
+    };
+    let Some(lab) = Lab::build_or_skip() else { return };
+    lab.router.nft(&of_readme("nft"));
+    let _daemon = lab.router.run(|| Daemon::start(&of_readme("yaml"), &[4128]));
+    for server in [SERVER4, SERVER6] {
+        let _https = lab.server.run(|| HttpsOrigin::start(at(server, 443)));
+        let curl = |url: &str, port: u16| {
+            let target = at(server, port);
+            text(&lab.client.try_sh(&format!("curl -sSik -m 20 --connect-to '::{target}' {url}")))
+        };
+        let allowed = curl("https://www.example.com/x", 443);
+        assert!(allowed.contains("GET /x HTTP/1.1 host=www.example.com"), "{allowed}");
+        for name in ["x.ads.example", "tracker.example", "x.tracker.example"] {
+            let denied = curl(&format!("https://{name}/"), 443);
+            assert!(denied.contains("unrecognized name"), "{denied}");
+        }
+        let plain = curl("http://www.example.com/x", 80);
+        assert!(plain.contains("301 ") && plain.contains("Location: https://www.example.com/x"), "{plain}");
+    }
+}
+
+#[test]
 fn every_complete_configuration_validates() {
     let found = blocks("yaml");
     let complete: Vec<_> =
