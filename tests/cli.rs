@@ -341,11 +341,15 @@ fn without_any_file_the_embedded_default_starts_and_says_how_to_try_it() {
         assert!(warning.contains("4130"), "{warning}");
         let origin = common::origin::HttpOrigin::start("127.0.0.1:0");
         let url = format!("http://127.0.0.1:{}/hi", origin.port());
-        let output = std::process::Command::new("curl")
-            .args(["-sS", "-m", "20", "-x", "http://127.0.0.1:4130", &url])
-            .output()
-            .unwrap();
-        assert!(text(&output).starts_with("GET /hi"), "{}", text(&output));
+        let curl = |url: &str| {
+            let args = ["-sS", "-m", "20", "-x", "http://127.0.0.1:4130", url];
+            text(&std::process::Command::new("curl").args(args).output().unwrap())
+        };
+        let allowed = curl(&url);
+        assert!(allowed.starts_with("GET /hi"), "{allowed}");
+        let denied = curl("https://ads.blocked.example/");
+        assert!(denied.contains("unrecognized name"), "{denied}");
+        daemon.wait_log(&["| INFO | 127.0.0.1 => ? | Denied | rule=0", "name=ads.blocked.example"]);
         assert_eq!(daemon.stop().code(), Some(0));
     });
 }

@@ -5,6 +5,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
+use calamary::session::CloseReason;
+use common::client::Http;
 use common::daemon::{Daemon, run_on, text};
 use common::lab::{Lab, ROUTER4, SERVER4, SERVER6, at};
 use common::tls::HttpsOrigin;
@@ -110,6 +112,35 @@ fn the_page_about_transparent_mode_works_step_by_step() {
 }
 
 #[test]
+fn the_router_of_the_readme_works_as_printed() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let of_readme = |language| {
+        let mut found = blocks(language).into_iter().filter(|(place, _)| place.contains("README.md"));
+        found.next().unwrap().1
+    };
+    let Some(lab) = Lab::build_or_skip() else { return };
+    lab.router.nft(&of_readme("nft"));
+    let _daemon = lab.router.run(|| Daemon::start(&of_readme("yaml"), &[4128]));
+    for server in [SERVER4, SERVER6] {
+        let _https = lab.server.run(|| HttpsOrigin::start(at(server, 443)));
+        let curl = |url: &str, port: u16| {
+            let target = at(server, port);
+            text(&lab.client.try_sh(&format!("curl -sSik -m 20 --connect-to '::{target}' {url}")))
+        };
+        let allowed = curl("https://www.example.com/x", 443);
+        assert!(allowed.contains("GET /x HTTP/1.1 host=www.example.com"), "{allowed}");
+        for name in ["x.ads.example", "tracker.example", "x.tracker.example"] {
+            let denied = curl(&format!("https://{name}/"), 443);
+            assert!(denied.contains("unrecognized name"), "{denied}");
+        }
+        let plain = curl("http://www.example.com/x", 80);
+        assert!(plain.contains("301 ") && plain.contains("Location: https://www.example.com/x"), "{plain}");
+    }
+}
+
+#[test]
 fn every_complete_configuration_validates() {
     let found = blocks("yaml");
     let complete: Vec<_> =
@@ -175,4 +206,56 @@ fn every_test_that_the_documentation_names_exists() {
         named += 1;
     }
     assert!(named > 20, "{named}");
+}
+
+/// Whether a page has `word` by itself.
+fn has_word(page: &str, word: &str) -> bool {
+    let joins = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    page.match_indices(word)
+        .any(|(at, _)| !page[..at].ends_with(joins) && !page[at + word.len()..].starts_with(joins))
+}
+
+#[test]
+fn every_setting_is_documented() {
+    // An unknown key is answered by all those that are known.
+    let mut config = "listen:\n  - {port: 4130, zzz: 1}\nvars:\n  - {name: x, value: [1], zzz: 1}\n\
+                      rules:\n  - {action: deny, zzz: 1}\nzzz: 1\n"
+        .to_string();
+    for section in ["timeout", "output", "limits", "metrics", "parse", "log", "dns", "certs"] {
+        config += &format!("{section}: {{zzz: 1}}\n");
+    }
+    let problems = text(&run_on(&config, &["-f", "{}", "-v"]));
+    let pages: String = ["docs/configuration.md", "docs/rules.md"]
+        .map(|page| std::fs::read_to_string(root().join(page)).unwrap())
+        .concat();
+    let mut sections = 0;
+    for (line, keys) in problems.lines().filter_map(|l| Some((l, l.split_once("accepted are ")?.1))) {
+        sections += 1;
+        for key in keys.split(", ").map(|key| key.trim_matches('`')) {
+            assert!(has_word(&pages, key), "`{key}` is in neither page: {line}");
+        }
+    }
+    assert_eq!(sections, 12, "{problems}");
+}
+
+#[test]
+fn every_metric_and_every_close_reason_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/logging-and-metrics.md")).unwrap();
+    for reason in CloseReason::ALL {
+        assert!(has_word(&page, reason.as_str()), "no reason `{}`", reason.as_str());
+    }
+    let (port, metrics) = (common::free_port(), common::free_port());
+    let config = format!(
+        "listen:\n  - {{mode: http, port: {port}}}\nmetrics: {{enabled: true, port: {metrics}}}\n\
+         rules:\n  - {{action: deny}}\n"
+    );
+    let _daemon = Daemon::start(&config, &[port, metrics]);
+    let answer = Http::connect(("127.0.0.1", metrics)).ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let text = answer.text();
+    let names: Vec<&str> =
+        text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 15, "{text}");
+    for name in names {
+        assert!(has_word(&page, name), "no metric `{name}`");
+    }
 }

@@ -13,7 +13,7 @@ use common::client::{End, Http, ask_once, connect, expect_bytes, read_end, tunne
 use common::daemon::Daemon;
 use common::dns::NameServer;
 use common::origin::{HttpOrigin, Origin, finish};
-use common::tls::{ALERT_UNRECOGNIZED_NAME, hello};
+use common::tls::{ALERT_UNRECOGNIZED_NAME, Hello, hello};
 use common::{PATIENCE, free_port, wait_for};
 
 /// A proxy whose nameserver knows a few names, all of this machine.
@@ -489,6 +489,31 @@ fn the_sni_beats_the_connect_host_as_name_and_as_what_is_dialled() {
     stream.write_all(&hello("two.example.com")).unwrap();
     wait_for("the SNI's server", || (two.accepted() == 1).then_some(()));
     assert_eq!(one.accepted(), 0);
+}
+
+#[test]
+fn a_connect_to_a_denied_name_is_settled_by_its_first_bytes() {
+    let proxy = Proxy::start(
+        "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {port: 1, action: deny}\n  - {action: accept}\n",
+    );
+    let origin = Origin::echo("127.0.0.1:0");
+    let target = format!("x.blocked.example:{}", origin.port());
+    let nameless = Hello { name: None, ..Hello::default() }.record();
+    for bytes in [hello("x.blocked.example"), nameless] {
+        let mut stream = tunnel(proxy.addr(), &target);
+        stream.write_all(&bytes).unwrap();
+        assert_eq!(read_end(&mut stream), End::Closed(ALERT_UNRECOGNIZED_NAME.to_vec()));
+    }
+    assert_eq!((origin.accepted(), proxy.names.asked("x.blocked.example")), (0, 0));
+    // Another name inside is what counts, and where it leads.
+    let mut stream = tunnel(proxy.addr(), &target);
+    let bytes = hello("www.example.com");
+    stream.write_all(&bytes).unwrap();
+    expect_bytes(&mut stream, &bytes);
+    assert_eq!(proxy.names.asked("x.blocked.example"), 0);
+    // Nothing inside makes this one acceptable.
+    let answer = ask_once(proxy.addr(), "CONNECT x.blocked.example:1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(answer.status, 403);
 }
 
 #[test]

@@ -247,6 +247,71 @@ fn json_lines_are_objects_with_the_same_facts() {
     }
 }
 
+/// A socket where the daemon, and nobody else, finds `/dev/log`; a reload leads from there to standard output and back.
+#[test]
+fn syslog_gets_the_lines_and_the_target_follows_a_reload() {
+    if !(common::process::is_root() && common::have("unshare")) {
+        return common::skip("needs root and unshare");
+    }
+    let dir = common::TempDir::new();
+    let dev = dir.0.display();
+    let syslog = std::os::unix::net::UnixDatagram::bind(dir.0.join("log")).unwrap();
+    syslog.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let receive = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = syslog.recv(&mut buffer).unwrap_or_else(|e| panic!("no line with {word:?}: {e}"));
+            let line = String::from_utf8(buffer[..len].to_vec()).unwrap();
+            if line.contains(word) {
+                return line;
+            }
+        }
+    };
+    let port = free_port();
+    let config = |log: &str| {
+        format!(
+            "listen:\n  - {{mode: proxyproto, port: {port}}}\nlog: {{{log}}}\noutput: {{allowLocal: true}}\n\
+             rules:\n  - {{action: accept}}\n"
+        )
+    };
+    let mut daemon = Daemon::spawn_after(
+        &format!("touch {dev}/null && mount --bind /dev/null {dev}/null && mount --bind {dev} /dev"),
+        &config("target: syslog"),
+    );
+    daemon.wait_listening(&[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let session = || {
+        let mut stream = connect_via_proxy_header(("127.0.0.1", port), origin.addr);
+        stream.write_all(b"x").unwrap();
+        expect_bytes(&mut stream, b"x");
+    };
+
+    // RFC 3164: facility daemon and severity info, the time, the program; then the line without a time of its own.
+    session();
+    let line = receive("Accept");
+    let expected = format!(
+        " calamary[{}]: INFO | 192.0.2.7 => {} | Accept | rule=0 sport=51234",
+        daemon.pid(),
+        origin.addr
+    );
+    assert!(line.starts_with("<30>") && line.ends_with(&expected), "{line}");
+    assert_eq!(daemon.log(), "", "both targets");
+
+    daemon.reload(&config("target: stdout"));
+    daemon.wait_log(&["Reloaded"]);
+    session();
+    check_line(&daemon.wait_log(&["Accept"]));
+
+    daemon.reload(&config("target: syslog, format: json"));
+    receive("Reloaded");
+    session();
+    let line = receive("Accept");
+    let json = line.split_once("]: ").unwrap().1;
+    let object: serde_yaml::Mapping = serde_yaml::from_str(json).unwrap_or_else(|e| panic!("{e}: {line}"));
+    assert!(object.contains_key("rule"), "{line}");
+    assert_eq!(daemon.count_log(&["Accept"]), 1);
+}
+
 #[test]
 fn the_log_is_in_the_local_time_of_tz() {
     let port = free_port();

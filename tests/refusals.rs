@@ -295,7 +295,8 @@ fn dns_over_tcp_is_identified_by_its_length_and_question() {
     let mut stream = connect_via_proxy_header(proxy, origin.addr);
     stream.write_all(&query).unwrap();
     assert_eq!(read_end(&mut stream), End::Reset(vec![]));
-    daemon.wait_log(&["Denied | rule=0", "proto=dns"]);
+    let line = daemon.wait_log(&["Denied | rule=0", "proto=dns"]);
+    assert!(line.ends_with(" proto=dns query=www.example.com"), "{line}");
     assert_eq!(origin.accepted(), 0);
 }
 

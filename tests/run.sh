@@ -2,16 +2,17 @@
 # Everything that must hold before a change is taken: format, lints, documentation, scripts, fuzz smoke, then all tests.
 #
 # Works on a fresh Debian 12 with a Rust toolchain. As root, what the tests need is installed and the tests in network
-# namespaces run; otherwise they are skipped, loudly. CALAMARY_REQUIRE_NETNS=1 makes a skipped test a failure.
-# The test runner's own summary is the last thing printed.
+# namespaces run; otherwise they are skipped, loudly. CALAMARY_REQUIRE_NETNS=1 makes a skipped test a failure, and a
+# program that is missing, too. The exit status is 0 only if nothing failed; the test runner's own summary is the last
+# thing printed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\n== %s\n' "$*"; }
 
 # program:package
-needs=(ip:iproute2 nft:nftables curl:curl openssl:openssl nginx:nginx-light chromium:chromium shellcheck:shellcheck
-  man:man-db cc:gcc)
+needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
+  c++:g++ git:git shellcheck:shellcheck man:man-db)
 
 missing_packages() {
   local need
@@ -31,7 +32,8 @@ install_missing() {
     apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || true
   fi
   for package in $(missing_packages); do
-    echo "missing: $package (Debian package); the tests that need it are skipped"
+    echo "missing: $package (Debian package); what needs it is skipped"
+    [ "${CALAMARY_REQUIRE_NETNS:-0}" != 1 ] || failed=1
   done
 }
 
@@ -39,12 +41,12 @@ failed=0
 
 # Runs one step, quietly when it passes. A failure is remembered, so that one run shows them all.
 step() {
-  local name=$1 log
+  local name=$1 log started=$SECONDS
   shift
   log=$(mktemp)
   printf '%-44s' "$name"
   if "$@" >"$log" 2>&1; then
-    echo ok
+    echo "ok ($((SECONDS - started)) s)"
     rm -f "$log"
   else
     echo FAILED
@@ -79,7 +81,7 @@ step 'documentation' env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc
 if command -v shellcheck >/dev/null; then step 'shell scripts' check_scripts; fi
 if command -v man >/dev/null; then step 'manual page' check_man_page; fi
 if [ -x tests/fuzz.sh ]; then
-  say 'fuzz smoke'
+  say 'fuzz smoke: the build, then every target for 30 seconds'
   tests/fuzz.sh || failed=1
 fi
 

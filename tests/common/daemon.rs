@@ -61,16 +61,28 @@ impl Daemon {
         Self::launch(TempDir::new(), args)
     }
 
+    /// Starts the process after a shell's preparations, which run in a mount namespace of their own: what they mount is
+    /// seen by the daemon only, and gone with it.
+    pub fn spawn_after(preparations: &str, config: &str) -> Daemon {
+        let dir = TempDir::new();
+        let path = dir.write("config.yml", config);
+        let mut command = Command::new("unshare");
+        let script = format!("{preparations} && exec {PROGRAM} -f {}", path.display());
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        Self::launch_command(dir, command)
+    }
+
     fn launch(dir: TempDir, args: &[&str]) -> Daemon {
+        let mut command = Command::new(PROGRAM);
+        command.args(args);
+        Self::launch_command(dir, command)
+    }
+
+    fn launch_command(dir: TempDir, mut command: Command) -> Daemon {
         let log_path = dir.0.join("log");
         let log = File::create(&log_path).unwrap();
-        let child = Command::new(PROGRAM)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Daemon { child, log_path, dir }
     }
 
