@@ -186,7 +186,7 @@ fn what_is_no_response() {
     failed("HTTP/1.1 101 Switching Protocols\r\n\r\n", false, "bad response", false);
     failed("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", true, "bad response", true);
     failed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", false, "bad response", false);
-    let endless: &'static str = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(80 * 1024)).leak();
+    let endless: &'static str = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(33 * 1024)).leak();
     failed(endless, false, "bad response", false);
 }
 
