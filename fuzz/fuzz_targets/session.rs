@@ -141,7 +141,13 @@ impl Run {
     /// One call as the engine makes it.
     fn call(&mut self, f: impl FnOnce(&mut Session, &mut Env<'_>) -> Step) {
         let mut verdicts = Verdicts::default();
-        let mut env = Env { now: self.now, plan: &PLAN, locals: &self.locals, report: &mut verdicts };
+        let mut env = Env {
+            now: self.now,
+            plan: &PLAN,
+            locals: &self.locals,
+            preludes: &Arc::default(),
+            report: &mut verdicts,
+        };
         self.step = f(&mut self.session, &mut env);
         assert!(verdicts.0 <= 1, "two verdicts in one call");
         let reply = self.session.take_reply();

@@ -14,7 +14,7 @@ use crate::connect::resolve::cache::AnswerCache;
 use crate::decide::rules::Locals;
 use crate::metrics::Limit;
 use crate::relay::Loan;
-use crate::session::{Env, Step};
+use crate::session::{Budget, Env, Step};
 use crate::sys::socket::Outgoing;
 
 /// A worker's own things, for one turn of one connection.
@@ -29,6 +29,7 @@ pub(super) struct Tools<'a> {
     pub plan: &'a Arc<Plan>,
     pub outgoing: &'a Outgoing,
     pub locals: &'a Locals,
+    pub preludes: &'a Arc<Budget>,
     pub answers: &'a mut AnswerCache,
     pub shared: &'a Shared,
     /// The daemon stops: nothing new is begun.
@@ -39,7 +40,8 @@ impl Tools<'_> {
     /// Asks a session what to do, with what it must know for that.
     pub fn ask(&self, f: impl FnOnce(&mut Env<'_>) -> Step) -> Step {
         let mut report = Reporter { metrics: &self.shared.metrics };
-        f(&mut Env { now: self.now, plan: self.plan, locals: self.locals, report: &mut report })
+        let Tools { now, plan, locals, preludes, .. } = *self;
+        f(&mut Env { now, plan, locals, preludes, report: &mut report })
     }
 
     /// Whether one more connection of `source` may be served; a refusal is counted and logged.

@@ -27,7 +27,7 @@ use crate::decide::rules::Locals;
 use crate::logging;
 use crate::metrics::{Limit, Metrics};
 use crate::relay::Loan;
-use crate::session::Session;
+use crate::session::{Budget, Session};
 use crate::sys::socket::{self, Outgoing};
 
 /// Events that one call of the poll returns at most.
@@ -148,6 +148,7 @@ pub fn spawn(
         timers: Timers::new(),
         queue: VecDeque::new(),
         loan: Loan::new(),
+        preludes: Arc::default(),
         answers: AnswerCache::new(REMEMBERED_NAMES),
         draining: None,
     };
@@ -178,6 +179,7 @@ struct Worker {
     /// Those who have more to do: sessions by key, listeners by token.
     queue: VecDeque<usize>,
     loan: Loan,
+    preludes: Arc<Budget>,
     answers: AnswerCache,
     draining: Option<Instant>,
 }
@@ -279,6 +281,7 @@ impl Worker {
             plan: &self.plan,
             outgoing: &self.outgoing,
             locals: &self.locals,
+            preludes: &self.preludes,
             answers: &mut self.answers,
             shared: &self.shared,
             draining: self.draining.is_some(),

@@ -241,7 +241,8 @@ impl Session {
     }
 
     /// What began as a protocol was not whole in time or size.
-    pub(super) fn incomplete(&mut self, env: &mut Env<'_>) -> Step {
+    pub(super) fn incomplete(&mut self, shortfall: &'static str, env: &mut Env<'_>) -> Step {
+        self.shortfall = shortfall;
         self.announce(Verdict { action: Action::Deny, rule: RuleId::Incomplete }, env);
         self.close(CloseReason::Incomplete)
     }

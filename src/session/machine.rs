@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::budget::{Charge, FREE};
+use super::request::DENIED;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Exchange, Step, Wire};
 use crate::accept::Wish;
@@ -20,6 +22,11 @@ use crate::wire::{Parse, proxy_protocol};
 
 /// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
 const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+// Why first bytes are incomplete, for those who sent HTTP.
+const TOO_LATE: &str = "the request was not complete in time";
+const TOO_LARGE: &str = "the request head is larger than 32 KiB";
+const NO_MEMORY: &str = "there is no memory for so large a request head now";
 
 /// What the client still waits for before its own bytes mean anything.
 #[derive(Debug)]
@@ -50,8 +57,12 @@ pub struct Session {
     pub(super) head_end: HeadEnd,
     /// Bytes of the client that nobody has consumed.
     pub(super) prelude: Vec<u8>,
+    /// What a large prelude takes of the budget.
+    charge: Option<Charge>,
     /// To be sent to the client before the next step is taken.
     pub(super) reply: Vec<u8>,
+    /// What incomplete first bytes lack.
+    pub(super) shortfall: &'static str,
     /// No more bytes will come from the client.
     client_done: bool,
     /// Since when the client is given time for what it has to send now.
@@ -79,7 +90,9 @@ impl Session {
             identifier: Identifier::new(plan.parsers),
             head_end: HeadEnd::new(),
             prelude: Vec::new(),
+            charge: None,
             reply: Vec::new(),
+            shortfall: TOO_LATE,
             client_done: false,
             waiting_since: now,
             resolved: None,
@@ -161,13 +174,25 @@ impl Session {
             self.waiting_since = env.now;
         }
         self.prelude.extend_from_slice(bytes);
-        self.look(env)
+        match self.look(env) {
+            step @ Step::Read { .. } if self.afford_prelude(env) => step,
+            Step::Read { .. } if self.state == State::FirstBytes => self.incomplete(NO_MEMORY, env),
+            Step::Read { .. } => self.close(CloseReason::OutOfResources),
+            step => step,
+        }
+    }
+
+    /// Whether there is memory for waiting with the present prelude.
+    fn afford_prelude(&mut self, env: &Env<'_>) -> bool {
+        let len = self.prelude.len();
+        len <= FREE || self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(len)
     }
 
     /// The client will send nothing more.
     pub fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
-        if self.prelude.is_empty() {
+        // From one who has said nothing the end says as much as silence: a server may be the one to speak.
+        if self.prelude.is_empty() && self.state != State::FirstBytes {
             let served = self.state == State::RequestHead && self.verdict.is_some();
             return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
@@ -239,6 +264,7 @@ impl Session {
         self.wish = Wish::Lost;
         self.owed = Owed::Nothing;
         self.head_end = HeadEnd::new();
+        self.charge = None;
         self.prelude = leftover;
         self.waiting_since = env.now;
         if !self.prelude.is_empty() {
@@ -316,11 +342,13 @@ impl Session {
     fn identify(&mut self, env: &mut Env<'_>) -> Step {
         match self.identifier.look(&self.prelude) {
             Outcome::Identified(identity) => {
+                // Not needed any more, and neither is its copy of the bytes.
+                self.identifier = Identifier::new(self.plan.parsers);
                 self.learn(identity);
                 self.advance(env)
             }
-            Outcome::TooLarge => self.incomplete(env),
-            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(env),
+            Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
+            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(TOO_LARGE, env),
             Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
             Outcome::NeedMore { begun: true } => Step::Read { until: self.whole_by() },
             Outcome::NeedMore { begun: false } => Step::Read { until: self.in_time() },
@@ -330,7 +358,7 @@ impl Session {
     /// No more first bytes in time: what began as a protocol is denied, the rest is none.
     fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
         if self.has_begun() {
-            return self.incomplete(env);
+            return self.incomplete(TOO_LATE, env);
         }
         self.learn(Identity::None);
         self.advance(env)
@@ -364,6 +392,7 @@ impl Session {
     }
 
     pub(super) fn take_prelude(&mut self) -> Vec<u8> {
+        self.charge = None;
         std::mem::take(&mut self.prelude)
     }
 
@@ -384,11 +413,9 @@ impl Session {
         match reason {
             CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
                 (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
-                (Some(Identity::Http { .. }), _) => {
-                    Wire::Say(http1::reply(403, "denied by the proxy's rules", true))
-                }
+                (Some(Identity::Http { .. }), _) => Wire::Say(self.first_reply(DENIED)),
                 (None, Some(_)) if reason == CloseReason::Incomplete => {
-                    Wire::Say(http1::reply(403, "the request was not complete in time", true))
+                    Wire::Say(self.first_reply(self.shortfall))
                 }
                 _ => Wire::Reset,
             },
@@ -409,6 +436,11 @@ impl Session {
             | CloseReason::Idle => Wire::Quiet,
             _ => Wire::Reset,
         }
+    }
+
+    /// A refusal of the first bytes, which are a request or the beginning of one: HEAD gets no body.
+    fn first_reply(&self, text: &str) -> Vec<u8> {
+        http1::reply_to(super::request::method_of(&self.prelude), 403, text, true)
     }
 
     fn exchange(&mut self, request: &Request) -> Step {

@@ -11,6 +11,7 @@
 //! and answers with the one [`Step`] to be taken next, before which [`Session::take_reply`] goes to the client. Time is an argument. So a whole conversation runs in a test under
 //! a fake clock, and another engine than ours could carry out the steps.
 
+pub mod budget;
 mod decision;
 mod machine;
 pub mod reason;
@@ -29,6 +30,7 @@ use crate::decide::Verdict;
 use crate::decide::rules::Locals;
 use crate::wire::http1::Framing;
 
+pub use budget::Budget;
 pub use machine::Session;
 pub use reason::CloseReason;
 
@@ -40,6 +42,8 @@ pub struct Env<'a> {
     pub plan: &'a Arc<Plan>,
     /// What of this machine the rules must know.
     pub locals: &'a Locals,
+    /// What large preludes take of the memory, of all sessions together.
+    pub preludes: &'a Arc<Budget>,
     /// Who hears of verdicts.
     pub report: &'a mut dyn Report,
 }

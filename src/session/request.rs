@@ -96,7 +96,8 @@ impl Session {
     }
 }
 
-const DENIED: &str = "denied by the proxy's rules";
+/// What a denied HTTP client is told.
+pub(super) const DENIED: &str = "denied by the proxy's rules";
 
 /// The status and the text with which an HTTP client is told why, or nothing where it would not listen.
 pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
@@ -124,6 +125,13 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,
     })
+}
+
+/// The method of the request that `bytes` begin with.
+pub(super) fn method_of(bytes: &[u8]) -> &str {
+    let line = bytes.trim_ascii_start();
+    let end = line.iter().position(|byte| *byte == b' ').unwrap_or_default();
+    line.get(..end).and_then(|method| std::str::from_utf8(method).ok()).unwrap_or_default()
 }
 
 /// The head at the front of `bytes`.

@@ -95,7 +95,7 @@ fn one_that_needs_a_peek_is_answered_first() {
         (Bytes(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()), "Denied default, close denied: 403"),
         (Bytes(b"SSH-2.0-x\r\n"), "Denied default, close denied: reset"),
         (Silence, "Denied default, close denied: reset"),
-        (Eof, "close client_gone: quiet"),
+        (Eof, "Denied default, close denied: reset"),
     ];
     for (input, expected) in denied {
         go_on(&mut talk(&plan, connected), &[(input, expected)]);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Closing, Env, Report, Session, Step, Wire};
+use super::{Budget, Closing, Env, Report, Session, Step, Wire};
 use crate::accept::Wish;
 use crate::config::{self, LoadOptions, Plan};
 use crate::connect::dial::DialError;
@@ -77,6 +77,7 @@ struct Simulation {
     locals: Locals,
     session: Session,
     verdicts: Verdicts,
+    preludes: Arc<Budget>,
     /// The step that the session waits in.
     until: Option<Instant>,
 }
@@ -94,7 +95,8 @@ impl Simulation {
         let listener = plan.listeners[0].clone();
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
-        Simulation { start: now, now, plan, locals, session, verdicts: Verdicts::default(), until: None }
+        let (verdicts, preludes) = (Verdicts::default(), Arc::default());
+        Simulation { start: now, now, plan, locals, session, verdicts, preludes, until: None }
     }
 
     /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
@@ -131,8 +133,8 @@ impl Simulation {
     }
 
     fn tell(&mut self, input: In<'_>) -> Step {
-        let Simulation { session, verdicts, plan, locals, .. } = self;
-        let env = &mut Env { now: self.now, plan, locals, report: verdicts };
+        let Simulation { session, verdicts, plan, locals, preludes, .. } = self;
+        let env = &mut Env { now: self.now, plan, locals, preludes, report: verdicts };
         match input {
             In::To(addr) => session.start(Wish::Address(addr.parse().unwrap()), env),
             In::Start => session.start(Wish::Lost, env),

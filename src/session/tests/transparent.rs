@@ -136,7 +136,14 @@ fn what_has_begun_must_be_whole_within_twice_the_time() {
 #[test]
 fn the_end_of_the_stream() {
     let plan = config("mode: transparent", &["action: accept, protoL5: none"]);
-    talk(&plan, &[(TO, "read until 1000"), (Eof, "close client_gone: quiet")]);
+    // From one who said nothing, too (`nc -N`): the server may be the one to speak.
+    talk(
+        &plan,
+        &[(TO, "read until 1000"), (Eof, "Accept 0, dial 198.51.100.2:443"), (Connected, "tunnel 0")],
+    );
+    let plan = config("mode: transparent", &["action: accept, protoL5: [tls, http]"]);
+    talk(&plan, &[(TO, "read until 1000"), (Eof, "Denied default, close denied: reset")]);
+    let plan = config("mode: transparent", &["action: accept, protoL5: none"]);
     talk(
         &plan,
         &[
@@ -266,4 +273,95 @@ fn a_redirect_is_for_plain_http() {
     check("GET / HTTP/1.1\r\nHost: user@a.example\r\n\r\n", "Denied 0, close denied: 403");
     talk(&plan, &[(TO, "read until 1000"), (Bytes(&hello("example.com")), "Denied 0, close denied: alert")]);
     talk(&plan, &[(TO, "read until 1000"), (Silence, "Denied 0, close denied: reset")]);
+}
+
+/// The client of a HEAD takes a body for the beginning of the next answer.
+#[test]
+fn what_a_refused_request_is_told() {
+    let check = |rule: &str, conversation: &[In<'_>], expected: &str| {
+        let mut simulation = Simulation::new(&config("mode: transparent", &[rule]));
+        let mut last = None;
+        for input in conversation {
+            if matches!(input, Silence) {
+                simulation.now = simulation.until.unwrap();
+            }
+            last = Some(simulation.tell(*input));
+            if let Some(Step::Read { until }) = last {
+                simulation.until = Some(until);
+            }
+        }
+        let Some(Step::Close(Closing { wire: Wire::Say(words), .. })) = last else { panic!("{last:?}") };
+        let text = String::from_utf8(words).unwrap();
+        assert!(text.starts_with("HTTP/1.1 403 "), "{text}");
+        assert_eq!(text.split_once("\r\n\r\n").unwrap().1, expected);
+    };
+    let (deny, accept) = ("action: deny, protoL5: http", "action: accept, protoL5: http");
+    let head = b"\r\nHEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let deny = format!("{deny} }}\n  - {{ action: accept");
+    check(&deny, &[TO, Bytes(GET)], "denied by the proxy's rules\n");
+    check(&deny, &[TO, Bytes(head)], "");
+    check(accept, &[TO, Bytes(b"GET / HT"), Silence], "the request was not complete in time\n");
+    check(accept, &[TO, Bytes(b"HEAD / HT"), Silence], "");
+    let large = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 32 * 1024]].concat();
+    check(accept, &[TO, Bytes(&large)], "the request head is larger than 32 KiB\n");
+}
+
+/// A Host that is missing, doubled or invalid names no place to be sent to.
+#[test]
+fn a_redirect_without_a_valid_host_is_refused() {
+    let plan = config("mode: transparent", &["action: redirect, protoL5: http"]);
+    for host in ["", "Host: a.example\r\nHost: a.example\r\n", "Host: a b\r\n"] {
+        let request = format!("GET / HTTP/1.1\r\n{host}\r\n");
+        talk(&plan, &[(TO, "read until 1000"), (Bytes(request.as_bytes()), "Denied 0, close denied: 403")]);
+    }
+}
+
+/// Preludes of 390 KiB each, as many as there were connections.
+#[test]
+fn large_preludes_have_a_common_bound() {
+    use crate::session::budget::MAX_LARGE_PRELUDES;
+    let plan = config("mode: transparent", &["action: accept, protoL5: tls"]);
+    let body = fixture::HelloBody::new(vec![(0xfafa, vec![0; 50_000]), fixture::server_name("a.example")]);
+    let records = fixture::records(&body.message(), 1);
+    let (last, most) = records.split_last().unwrap();
+    let preludes: Arc<Budget> = Arc::default();
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut simulation = Simulation::new(&plan);
+        simulation.preludes = Arc::clone(&preludes);
+        simulation.happen(TO);
+        let said = simulation.happen(Bytes(most));
+        if !said.starts_with("read") {
+            break said;
+        }
+        waiting.push(simulation);
+        assert_eq!(preludes.used(), waiting.len() * most.len());
+    };
+    assert_eq!(refused, "Denied incomplete, close incomplete: alert");
+    assert_eq!(waiting.len(), MAX_LARGE_PRELUDES / most.len());
+    // What is small needs none of it.
+    let mut small = Simulation::new(&plan);
+    small.preludes = Arc::clone(&preludes);
+    go_on(&mut small, &[(TO, "read until 1000"), (Bytes(&most[..16_000]), "read until 2000")]);
+    // One goes on and sends its bytes to the server, one is left by its client, the others go by other ways.
+    let sent = format!("tunnel {}", records.len());
+    let mut one = waiting.pop().unwrap();
+    go_on(&mut one, &[(Bytes(&[*last]), "Accept 0, dial 198.51.100.2:443"), (Connected, &sent)]);
+    assert_eq!(preludes.used(), waiting.len() * most.len());
+    go_on(&mut waiting.pop().unwrap(), &[(Eof, "Denied incomplete, close incomplete: alert")]);
+    assert_eq!(preludes.used(), waiting.len() * most.len());
+    drop(waiting);
+    assert_eq!(preludes.used(), 0);
+}
+
+/// A denied name with a byte that no name has.
+#[test]
+fn a_name_that_is_no_text_is_denied_all_the_same() {
+    let plan = config("mode: transparent", &["action: deny, dns: .blocked.example", "action: accept"]);
+    for label in [&b"w\xff"[..], "\u{85}".as_bytes()] {
+        let name = [label, b".blocked.example"].concat();
+        let entry = [&[0][..], &fixture::vec16(&name)].concat();
+        let hello = fixture::record(&fixture::HelloBody::new(vec![(0, fixture::vec16(&entry))]).message());
+        talk(&plan, &[(TO, "read until 1000"), (Bytes(&hello), "Denied 0, close denied: alert")]);
+    }
 }
