@@ -7,14 +7,20 @@
 //!
 //! A certain end is a plain walk. Where a rule may match, the way on is looked at without trying the atoms' values: rules
 //! only ever ask atoms to be true, so a rule can be the first to match exactly if it is so with its own atoms true and all
-//! others false. Usually the first accepting rule behind settles it; at worst, where none can be reached, it costs the
-//! square of the rules behind, and where a deny hangs on facts of two kinds that do not matter, their cube.
+//! others false. Usually the first accepting rule behind settles it; at worst, where none can be reached, it would cost
+//! the square of the rules behind, and where a deny hangs on facts of two kinds that do not matter, their cube. So looking
+//! ahead has a budget. Where it runs out, the answer is the one that can never be wrong: what the rule at hand asks for.
+
+use std::cell::Cell;
 
 use super::always::{Always, always};
 use super::compile::{Compiled, Dim, Entry};
 use super::rules::Locals;
 use super::worlds::Worlds;
 use super::{Action, Decision, Facts, Known, Need, RuleId, Verdict};
+
+/// Entries looked at ahead of the walk for one decision: some tens of microseconds.
+const MAX_LOOK_AHEAD: u32 = 4096;
 
 /// What it costs, least first.
 const BY_COST: [Need; 3] = [Need::Given, Need::FirstBytes, Need::Dest];
@@ -26,7 +32,8 @@ pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision
         Always::Pass => None,
         Always::Hangs(need) => Some(need),
     };
-    let walk = Walk { rules, facts, always, possible: Worlds::of_facts(facts) };
+    let walk =
+        Walk { rules, facts, always, possible: Worlds::of_facts(facts), budget: Cell::new(MAX_LOOK_AHEAD) };
     for (at, entry) in rules.entries.iter().enumerate() {
         match walk.look(entry) {
             Look::No => {}
@@ -55,7 +62,12 @@ struct Walk<'a> {
     /// What the `always` rule hangs on: an open atom of its own, which denying rules do not ask.
     always: Option<Need>,
     possible: Worlds,
+    /// Entries that may still be looked at ahead.
+    budget: Cell<u32>,
 }
+
+/// The look ahead was too far: nothing is known.
+struct TooFar;
 
 impl Walk<'_> {
     fn look(&self, entry: &Entry) -> Look {
@@ -134,14 +146,15 @@ impl Walk<'_> {
 
     /// The entry at `at` is the first that may match.
     fn ask(&self, at: usize, entry: &Entry) -> Decision {
-        if !self.can_end_well(at) {
+        // Too far to see counts as a difference.
+        if let Ok(false) = self.can_end_well(at) {
             return deny(RuleId::Index(entry.index));
         }
         // One of the needs that it hangs on changes the verdict: if it does not deny by itself, each; if it does, the way
         // from an accepting end to this one changes nothing but them. So the last need not be tried.
         let mut needs = BY_COST.into_iter().filter(|need| self.hangs_on(entry, *need)).peekable();
         while let Some(need) = needs.next() {
-            if needs.peek().is_none() || self.can_change(at, need) {
+            if needs.peek().is_none() || self.can_change(at, need).unwrap_or(true) {
                 return Decision::Need(need);
             }
         }
@@ -149,33 +162,37 @@ impl Walk<'_> {
     }
 
     /// Whether an entry from `at` on can be the end and is no deny.
-    fn can_end_well(&self, at: usize) -> bool {
+    fn can_end_well(&self, at: usize) -> Result<bool, TooFar> {
         let mut left = self.possible;
         for (to, entry) in self.rules.entries.iter().enumerate().skip(at) {
+            self.spend()?;
             if left.is_empty() {
-                return false;
+                return Ok(false);
             }
             if left.and(entry.worlds).is_empty() {
                 continue;
             }
             if entry.action != Action::Deny {
-                if self.can_match(entry) && !self.first_in(at, to, entry, None).is_empty() {
-                    return true;
+                if self.can_match(entry) && !self.first_in(at, to, entry, None)?.is_empty() {
+                    return Ok(true);
                 }
             } else if self.open(entry).next().is_none() && self.can_match(entry) {
                 left = left.without(entry.worlds);
             }
         }
-        false
+        Ok(false)
     }
 
     /// Whether what `need` obtains can change the verdict, all else being the same; `at` is the first entry that may
     /// match. Denied is denied, by whatever rule.
-    fn can_change(&self, at: usize, need: Need) -> bool {
+    fn can_change(&self, at: usize, need: Need) -> Result<bool, TooFar> {
         let from_here = || self.rules.entries.iter().enumerate().skip(at);
-        let ends = from_here().filter(|(_, entry)| entry.action != Action::Deny && self.can_match(entry));
-        for (to, entry) in ends {
-            let worlds = self.first_in(at, to, entry, None);
+        for (to, entry) in from_here() {
+            self.spend()?;
+            if entry.action == Action::Deny || !self.can_match(entry) {
+                continue;
+            }
+            let worlds = self.first_in(at, to, entry, None)?;
             if worlds.is_empty() {
                 continue;
             }
@@ -184,29 +201,44 @@ impl Walk<'_> {
                 || !self.reach(worlds, need).without(entry.worlds).is_empty()
                 || self.always_for(entry.action) == Some(need)
             {
-                return true;
+                return Ok(true);
             }
             // It cannot fail by that, but an earlier one may come to match.
-            let earlier = from_here().take_while(|(place, _)| *place < to);
-            for (_, other) in earlier.filter(|(_, other)| self.hangs_on(other, need) && self.can_match(other))
-            {
-                let worlds = self.first_in(at, to, entry, Some((other, need)));
+            for (_, other) in from_here().take_while(|(place, _)| *place < to) {
+                self.spend()?;
+                if !self.hangs_on(other, need) || !self.can_match(other) {
+                    continue;
+                }
+                let worlds = self.first_in(at, to, entry, Some((other, need)))?;
                 if !self.reach(worlds, need).and(other.worlds).is_empty() {
-                    return true;
+                    return Ok(true);
                 }
             }
         }
-        false
+        Ok(false)
+    }
+
+    /// One entry looked at ahead.
+    fn spend(&self) -> Result<(), TooFar> {
+        self.budget.set(self.budget.get().checked_sub(1).ok_or(TooFar)?);
+        Ok(())
     }
 
     /// The worlds in which `entry`, at place `to`, is the first to match from `at` on, if its own atoms are true, as well as
     /// those of `with` that its need does not obtain, and no others.
-    fn first_in(&self, at: usize, to: usize, entry: &Entry, with: Option<(&Entry, Need)>) -> Worlds {
+    fn first_in(
+        &self,
+        at: usize,
+        to: usize,
+        entry: &Entry,
+        with: Option<(&Entry, Need)>,
+    ) -> Result<Worlds, TooFar> {
         let mut worlds = self.possible.and(entry.worlds);
         for before in self.rules.entries.iter().take(to).skip(at) {
             if worlds.is_empty() {
                 break;
             }
+            self.spend()?;
             let all_true = Dim::ALL.into_iter().zip(before.atoms).zip(entry.atoms.iter().enumerate()).all(
                 |((dim, atom), (place, own))| {
                     let of_other = with
@@ -219,7 +251,7 @@ impl Walk<'_> {
                 worlds = worlds.without(before.worlds);
             }
         }
-        worlds
+        Ok(worlds)
     }
 
     /// Whether it depends on what `need` obtains.

@@ -351,3 +351,22 @@ fn as_many_rules_as_there_are_places() {
     assert_eq!(rules.decide(&at_accept(), &Locals::default()), accepted(u16::MAX - 1));
     assert_eq!(super::why::explain(&rules, &at_accept(), &Locals::default()).lines.len(), MAX_RULES + 1);
 }
+
+/// Thousands of rules of which each hides the next cost milliseconds for every connection.
+#[test]
+fn looking_ahead_has_a_budget() {
+    let pairs = |count: usize| -> String {
+        (0..count).map(|i| format!("deny dns=x{i}.example; accept dns=x{i}.example;")).collect()
+    };
+    check(&pairs(20), &at_accept(), denied(RuleId::Index(0)));
+    // Too many to be seen through: the fact is asked for.
+    let big = |text: String, facts: Facts, want| {
+        assert_eq!(ruleset(&text).decide(&facts, &Locals::default()), want, "{facts:?}");
+    };
+    big(pairs(2_000), at_accept(), FIRST_BYTES);
+    big(pairs(2_000), with_hello(at_accept(), "x1999.example"), denied(RuleId::Index(3998)));
+    // Also where two kinds of facts are open; what is seen at once still is.
+    let both: String = pairs(2_000).replace(".example;", ".example, dest=10.0.0.0/8;");
+    big(both.clone(), by_name(), FIRST_BYTES);
+    big(both, with_hello(by_name(), "x7.example"), denied(RuleId::Index(14)));
+}
