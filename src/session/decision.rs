@@ -247,7 +247,7 @@ impl Session {
         self.close(CloseReason::Incomplete)
     }
 
-    fn announce(&mut self, verdict: Verdict, env: &mut Env<'_>) {
+    pub(super) fn announce(&mut self, verdict: Verdict, env: &mut Env<'_>) {
         self.verdict = Some(verdict);
         env.report.verdict(self, verdict);
     }

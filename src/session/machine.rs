@@ -315,6 +315,12 @@ impl Session {
 
     /// What the client wants is known: ask the rules.
     pub(super) fn wants(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        self.note_wish(wish);
+        self.advance(env)
+    }
+
+    /// Takes in what the client wants.
+    pub(super) fn note_wish(&mut self, wish: Wish) {
         match &wish {
             Wish::Address(addr) => {
                 self.facts.port = Known::Is(addr.port());
@@ -326,7 +332,6 @@ impl Session {
             Wish::Lost => {}
         }
         self.wish = wish;
-        self.advance(env)
     }
 
     /// Reads the first bytes, beginning with those that are here already.

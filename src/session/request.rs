@@ -5,7 +5,7 @@ use super::state::State;
 use super::{CloseReason, Closing, Env, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
-use crate::decide::name;
+use crate::decide::{Action, Decision, Verdict, name};
 use crate::wire::http1::{self, Framing, HeadEnd, Reject, Target};
 
 impl Session {
@@ -20,8 +20,8 @@ impl Session {
         if head.len() > http1::MAX_HEAD {
             return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
         }
-        let request = match http1::parse_request(head) {
-            Ok(request) => request,
+        let (request, host) = match http1::parse_request_and_host(head) {
+            Ok(parsed) => parsed,
             Err(reject) => return self.reject(reject),
         };
         let wish = match accept::http::wish(&request) {
@@ -29,6 +29,9 @@ impl Session {
             Err(reject) => return self.reject(reject),
         };
         if matches!(request.target, Target::Authority { .. }) {
+            if let Err(reject) = host {
+                return self.reject(reject);
+            }
             self.prelude.drain(..end);
             self.owed = Owed::Established;
         } else {
@@ -40,8 +43,27 @@ impl Session {
             };
             (self.facts.ech, self.facts.esni) = (Known::Absent, Known::Absent);
             self.owed = Owed::Response(Box::new(request));
+            if let Err(reject) = host {
+                return self.reject_host(reject, wish, env);
+            }
         }
         self.wants(wish, env)
+    }
+
+    /// A request whose Host field is missing, doubled or invalid goes nowhere. Where the rules would have sent it to https
+    /// without knowing more, that is a refusal of theirs.
+    fn reject_host(&mut self, reject: Reject, wish: Wish, env: &mut Env<'_>) -> Step {
+        self.note_wish(wish);
+        match self.plan.rules.decide(&self.facts, env.locals) {
+            Decision::Verdict(verdict) if verdict.action == Action::Redirect => {
+                self.announce(Verdict { action: Action::Deny, ..verdict }, env);
+                self.close(CloseReason::Denied)
+            }
+            _ => {
+                let reply = self.http_reply(reject.status, reject.reason, true);
+                self.say(reply, CloseReason::BadRequest)
+            }
+        }
     }
 
     /// A denied request whose end is known leaves the connection usable; everything else ends with the refusal.

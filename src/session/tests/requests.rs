@@ -243,3 +243,41 @@ fn the_next_request_goes_by_the_new_rules() {
         ],
     );
 }
+
+/// A Host that is missing, doubled or invalid: the rule's own refusal where the rules say redirect, else the parser's.
+#[test]
+fn a_redirect_without_a_valid_host_is_refused() {
+    for host in ["", "Host: a.example\r\nHost: a.example\r\n", "Host: a b\r\n"] {
+        let request = format!("GET http://a.example/ HTTP/1.1\r\n{host}\r\n");
+        let request = Bytes(request.as_bytes());
+        let redirect = http(&["action: redirect, dns: a.example", "action: accept"]);
+        talk(&redirect, &[(Start, "read until 1000"), (request, "Denied 0, close denied: 403")]);
+        for rule in ["action: accept", "action: deny", "action: redirect, dns: b.example"] {
+            talk(&http(&[rule]), &[(Start, "read until 1000"), (request, "close bad_request: 400")]);
+        }
+        let connect = [b"CONNECT a.example:443 HTTP/1.1\r\n", host.as_bytes(), b"\r\n"].concat();
+        talk(&redirect, &[(Start, "read until 1000"), (Bytes(&connect), "close bad_request: 400")]);
+    }
+}
+
+/// A head that waits for more counts among the large preludes.
+#[test]
+fn large_heads_have_a_common_bound() {
+    let preludes: Arc<Budget> = Arc::default();
+    let head = [b"GET http://a.example/ HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 30_000]].concat();
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut simulation = Simulation::new(&http(&["action: accept"]));
+        simulation.preludes = Arc::clone(&preludes);
+        simulation.happen(Start);
+        let said = simulation.happen(Bytes(&head));
+        if !said.starts_with("read") {
+            break said;
+        }
+        waiting.push(simulation);
+    };
+    assert_eq!(refused, "close out_of_resources: 503");
+    assert_eq!(preludes.used(), waiting.len() * head.len());
+    drop(waiting);
+    assert_eq!(preludes.used(), 0);
+}

@@ -77,6 +77,16 @@ const fn bad(reason: &'static str) -> Reject {
 /// # Errors
 /// See the module's list; after one the connection cannot be used any further.
 pub fn parse_request(head: &[u8]) -> Result<Request, Reject> {
+    let (request, host) = parse_request_and_host(head)?;
+    host.map(|()| request)
+}
+
+/// The same, with what is wrong with the Host field apart: such a request goes nowhere, but what its client is told depends
+/// on what else it says.
+///
+/// # Errors
+/// As [`parse_request`], but for the Host field.
+pub fn parse_request_and_host(head: &[u8]) -> Result<(Request, Result<(), Reject>), Reject> {
     if head.len() > MAX_HEAD {
         return Err(Reject { status: 431, reason: "the request's head is too large" });
     }
@@ -93,7 +103,10 @@ pub fn parse_request(head: &[u8]) -> Result<Request, Reject> {
     };
 
     let (target, path) = parse_target(method, target)?;
-    let host_header = host_header(head, minor)?;
+    let (host_header, host) = match host_header(head, minor) {
+        Ok(value) => (value, Ok(())),
+        Err(reject) => (None, Err(reject)),
+    };
     if connection_options(head).nth(MAX_CONNECTION_OPTIONS).is_some() {
         return Err(bad("too many Connection options"));
     }
@@ -111,7 +124,7 @@ pub fn parse_request(head: &[u8]) -> Result<Request, Reject> {
             .any(|field| field.value.eq_ignore_ascii_case(b"100-continue"));
     let proxy_authorization =
         the_only(head, "proxy-authorization").map_err(|_| bad("several Proxy-Authorization fields"))?;
-    Ok(Request {
+    let request = Request {
         len: head.len(),
         method: method.into(),
         target,
@@ -125,7 +138,8 @@ pub fn parse_request(head: &[u8]) -> Result<Request, Reject> {
             .map(|value| std::str::from_utf8(value).map(Box::from))
             .transpose()
             .map_err(|_| bad("an invalid Proxy-Authorization"))?,
-    })
+    };
+    Ok((request, host))
 }
 
 fn refused_by_grammar(error: httparse::Error, line: &[u8]) -> Reject {
