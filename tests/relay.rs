@@ -81,6 +81,28 @@ fn a_client_that_shuts_down_its_side_still_gets_the_whole_answer() {
     assert!(read_all(&mut stream).unwrap() == answer);
 }
 
+/// `nc -N` to a server that speaks first, where the rules look at first bytes.
+#[test]
+fn a_client_that_says_nothing_and_shuts_down_its_side_hears_the_server() {
+    let port = free_port();
+    let config = format!(
+        "listen:\n  - {{mode: proxyproto, port: {port}}}\noutput: {{allowLocal: true, retries: 0}}\n\
+         rules:\n  - {{protoL5: [none, tls], action: accept}}\n"
+    );
+    let _daemon = Daemon::start(&config, &[port]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 hello\r\n").unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0, "the end of the client's side");
+    });
+    let mut stream = connect_via_proxy_header(SocketAddr::from(([127, 0, 0, 1], port)), addr);
+    finish(&stream);
+    expect_bytes(&mut stream, b"220 hello\r\n");
+    server.join().unwrap();
+}
+
 #[test]
 fn a_server_that_shuts_down_its_side_still_gets_everything_from_the_client() {
     let (_daemon, proxy) = relay("");
