@@ -56,6 +56,8 @@ pub(super) struct Connection {
     server: Option<End>,
     /// The race that the server won, or that is on.
     race: Race,
+    /// It has answered a request on this connection already.
+    reused: bool,
     stage: Stage,
     deadline: Option<Instant>,
     /// It stands in the worker's queue already.
@@ -79,6 +81,7 @@ impl Connection {
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
             race: Race::default(),
+            reused: false,
             stage: Stage::Over,
             deadline: None,
             queued: false,
@@ -138,7 +141,11 @@ impl Connection {
             let failed = event.is_error() || event.is_write_closed();
             if let Some(stream) = dialling.reported(attempt, event.is_writable(), failed, tools.now) {
                 self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
-                return self.connected(tools);
+                self.reused = false;
+                return match self.stage.take_session() {
+                    Some(session) => self.connected(session, tools),
+                    None => Fate::Stays,
+                };
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
@@ -306,21 +313,22 @@ impl Connection {
 
     fn take_answer(&mut self, result: Result<Vec<IpAddr>, ResolveError>, tools: &mut Tools<'_>) -> Fate {
         let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+        tools.shared.metrics.dns_answered(!matches!(result, Err(ResolveError::Failed)));
         let step = tools.ask(|env| session.resolved(result, env));
         self.carry_out(session, step, tools)
     }
 
     fn start_dialling(
         &mut self,
-        mut session: Box<Session>,
+        session: Box<Session>,
         addrs: Vec<SocketAddr>,
         tools: &mut Tools<'_>,
     ) -> Fate {
         self.life.open(&session);
         if let Some(server) = self.server.take_if(|server| leads_to(server, &addrs)) {
             self.server = Some(server);
-            let step = session.connected();
-            return self.carry_out(session, step, tools);
+            self.reused = true;
+            return self.connected(session, tools);
         }
         self.server = None;
         self.race = self.race.next();
@@ -350,8 +358,7 @@ impl Connection {
         }
     }
 
-    fn connected(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+    fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
         let step = session.connected();
         self.carry_out(session, step, tools)
     }
@@ -440,7 +447,11 @@ impl Connection {
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
         let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
         self.server = None;
-        let step = session.exchange_failed(reason, exchange.is_answered());
+        let unheard = self.reused && exchange.delivered().1 == 0;
+        let step = match reason {
+            CloseReason::ServerReset if unheard => session.kept_server_left(),
+            _ => session.exchange_failed(reason, exchange.is_answered()),
+        };
         self.carry_out(session, step, tools)
     }
 

@@ -157,8 +157,10 @@ impl Session {
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head.
+            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
+            // rules of that moment.
             self.waiting_since = env.now;
+            self.plan = Arc::clone(env.plan);
         }
         self.prelude.extend_from_slice(bytes);
         self.look(env)

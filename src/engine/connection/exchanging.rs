@@ -50,7 +50,7 @@ impl Exchanging {
         let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
-                let idle = tools.plan.timeouts.idle;
+                let idle = session.plan().timeouts.idle;
                 Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle) })
             }
             Err(_) => Err(session),
