@@ -54,6 +54,10 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     if given.opt_present("validate") {
         return validate(&loaded);
     }
+    let problems = daemon::check_user(&loaded);
+    if !problems.is_empty() {
+        return refuse_all(&problems);
+    }
     match daemon::run(source, options, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -107,7 +111,7 @@ fn options() -> Options {
 }
 
 fn validate(loaded: &Loaded) -> ExitCode {
-    let mut problems = daemon::check(&loaded.plan);
+    let mut problems = daemon::check(loaded);
     for warning in &loaded.warnings {
         complain(&format!("warning: {warning}"));
     }
@@ -116,8 +120,12 @@ fn validate(loaded: &Loaded) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     problems.dedup();
+    refuse_all(&problems)
+}
+
+fn refuse_all(problems: &[String]) -> ExitCode {
     for problem in problems {
-        complain(&problem);
+        complain(problem);
     }
     ExitCode::from(WRONG)
 }

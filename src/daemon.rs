@@ -1,6 +1,7 @@
 //! The running program: load, bind, drop privileges, start the workers, then follow signals.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Mode, Plan};
 use crate::decide::rules::Locals;
-use crate::engine::{self, Admission, Command, Effective, Handle, Shared, resolver};
+use crate::engine::{self, Admission, Binding, Command, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
@@ -44,7 +45,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         .collect::<Result<Vec<_>, _>>()?;
     #[cfg(feature = "metrics")]
     let metrics_socket = bind_metrics(&plan)?;
-    drop_privileges(&plan)?;
+    drop_privileges(&plan, &bindings)?;
 
     let metrics = Arc::new(Metrics::new());
     metrics.rules_loaded(plan.rules.len());
@@ -110,19 +111,37 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
 
 /// What a start would find wrong beyond the configuration itself, without binding anything: it also works beside a running
 /// daemon.
-pub fn check(plan: &Plan) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Err(error) = Identity::resolve(plan.user.as_deref(), plan.group.as_deref()) {
-        problems.push(format!("user, group: {error}"));
-    }
+pub fn check(loaded: &Loaded) -> Vec<String> {
+    let mut problems = check_user(loaded);
     let own = addresses::local_addresses().unwrap_or_default();
-    for listener in &plan.listeners {
+    for listener in &loaded.plan.listeners {
         let ip = listener.addr.ip();
         if !own.is_empty() && !ip.is_unspecified() && !ip.is_loopback() && own.binary_search(&ip).is_err() {
             problems.push(format!("listen: this machine has no address {ip}"));
         }
     }
     problems
+}
+
+/// What is wrong with `user` and `group`: they do not exist, or could not read at a reload what must be read then.
+pub fn check_user(loaded: &Loaded) -> Vec<String> {
+    let user = match identity(&loaded.plan) {
+        Ok(Some(user)) => user,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![error],
+    };
+    // What cannot be looked at is not known to be unreadable.
+    let unreadable = |file: &&PathBuf| privileges::readable_by(file, user).is_ok_and(|readable| !readable);
+    let problem = |file: &PathBuf| format!("user: {} could not be read again at a reload", file.display());
+    loaded.files.iter().filter(unreadable).map(problem).collect()
+}
+
+/// Whom to become after binding.
+fn identity(plan: &Plan) -> Result<Option<Identity>, String> {
+    if plan.user.is_none() && plan.group.is_none() {
+        return Ok(None);
+    }
+    Identity::resolve(plan.user.as_deref(), plan.group.as_deref()).map(Some).map_err(|e| e.to_string())
 }
 
 /// What the rules must know of this machine.
@@ -278,12 +297,11 @@ impl Follower {
 }
 
 /// Becomes the configured user, keeping what the data path needs.
-fn drop_privileges(plan: &Plan) -> Result<(), String> {
-    if plan.user.is_none() && plan.group.is_none() {
-        return Ok(());
+fn drop_privileges(plan: &Plan, bindings: &[Binding]) -> Result<(), String> {
+    let Some(identity) = identity(plan)? else { return Ok(()) };
+    for binding in bindings {
+        binding.give_to(identity);
     }
-    let identity = Identity::resolve(plan.user.as_deref(), plan.group.as_deref())
-        .map_err(|e| format!("user, group: {e}"))?;
     privileges::drop_to(identity, &[Capability::NetAdmin, Capability::NetRaw, Capability::NetBindService])
         .map_err(|e| format!("cannot become the configured user: {e}"))
 }

@@ -56,28 +56,68 @@ fn after_binding_the_daemon_is_nobody_and_tproxy_and_marks_still_work() {
     common::wait_for("the new listener", || daemon.listens_on(999).then_some(()));
 }
 
+/// From one address to all and back: both sockets are there for a moment, which the kernel allows to one user only.
 #[test]
-fn an_unknown_user_is_a_configuration_error() {
-    let config = "listen:\n  - {mode: http, port: 4130}\nuser: no-such-user\nrules:\n  - {action: deny}\n";
-    let output = run_on(config, &["-f", "{}", "-v"]);
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert!(text(&output).contains("no-such-user"), "{}", text(&output));
+fn a_reload_as_nobody_changes_the_address_on_a_port_that_root_bound() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let config = |ip: &str| {
+        format!(
+            "listen:\n  - {{mode: http, ip4: ['{ip}'], ip6: [], port: 4128}}\nuser: nobody\nrules:\n  - {{action: deny}}\n"
+        )
+    };
+    let daemon = lab.router.run(|| Daemon::start(&config("127.0.0.1"), &[4128]));
+    common::wait_for("the drop to nobody", || daemon.status_field("Uid:").starts_with("65534").then_some(()));
+    for (round, ip) in ["0.0.0.0", "127.0.0.1", "0.0.0.0"].into_iter().enumerate() {
+        daemon.reload(&config(ip));
+        common::wait_for("the reload", || {
+            assert_eq!(daemon.find_log(&["| ERROR |"]), None);
+            (daemon.count_log(&["Reloaded"]) > round).then_some(())
+        });
+    }
 }
 
 #[test]
-fn a_list_that_the_user_cannot_read_is_found_at_validation() {
+fn an_unknown_user_or_group_is_a_configuration_error() {
+    let check = |key: &str, name: &str, args: &[&str]| {
+        let config =
+            format!("listen:\n  - {{mode: http, port: 4130}}\n{key}: {name}\nrules:\n  - {{action: deny}}\n");
+        let output = run_on(&config, args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(&format!("{key}: no {key} named {name}")), "{}", text(&output));
+    };
+    for args in [&["-f", "{}", "-v"][..], &["-f", "{}"]] {
+        check("user", "no-such-user", args);
+        check("group", "no-such-group", args);
+    }
+}
+
+#[test]
+fn a_file_that_the_user_cannot_read_again_is_found_at_validation_and_at_start() {
+    use std::os::unix::fs::PermissionsExt;
+
     if !common::process::is_root() {
         return common::skip("needs root");
     }
     let dir = common::TempDir::new();
-    let list = dir.write("list.txt", "ads.example\n");
-    std::fs::set_permissions(&list, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let config = format!(
-        "listen:\n  - {{mode: http, port: 4130}}\nuser: nobody\nvars:\n  - {{name: ads, file: '{}'}}\n\
-         rules:\n  - {{dns: $ads, action: deny}}\n",
-        list.display()
-    );
-    let output = run_on(&config, &["-f", "{}", "-v"]);
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert!(text(&output).contains("list.txt"), "{}", text(&output));
+    let config = "listen:\n  - {mode: http, port: 4130}\nuser: nobody\nvars:\n  - {name: ads, file: list.txt}\n\
+                  \x20 - {name: unused, file: unused.txt}\nrules:\n  - {dns: $ads, action: deny}\n";
+    let files = [dir.write("config.yml", config), dir.write("list.txt", "ads.example\n")];
+    let unused = dir.write("unused.txt", "ads.example\n");
+    let mode = |file: &std::path::Path, mode| {
+        std::fs::set_permissions(file, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    mode(&unused, 0o600);
+    for file in &files {
+        files.iter().for_each(|other| mode(other, 0o644));
+        mode(file, 0o600);
+        for args in [&["-v"][..], &[]] {
+            let args: Vec<&str> = ["-f", files[0].to_str().unwrap()].iter().chain(args).copied().collect();
+            let output = common::daemon::run(&args);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+            assert!(text(&output).contains(file.to_str().unwrap()), "{}", text(&output));
+        }
+    }
+    files.iter().for_each(|other| mode(other, 0o644));
+    let output = common::daemon::run(&["-f", files[0].to_str().unwrap(), "-v"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }

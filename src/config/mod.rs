@@ -22,7 +22,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::decode::{Keys, Section};
 use self::problem::Report;
@@ -67,6 +67,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
     pub summary: String,
+    /// What a reload must read again: the configuration file and the list files that rules use.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks a configuration, and the list files that its rules use.
@@ -80,7 +82,10 @@ pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> 
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
     match String::from_utf8(bytes) {
-        Ok(text) => load(&text, path, options),
+        Ok(text) => load(&text, path, options).map(|mut loaded| {
+            loaded.files.insert(0, path.to_owned());
+            loaded
+        }),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
@@ -123,16 +128,17 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
     let clean = report.is_clean();
     let (errors, warnings) = report.resolve(&root, file);
     match decoded {
-        Some((mut plan, summary)) if clean => {
-            plan.log.debug |= options.debug;
-            Ok(Loaded { plan, warnings: warnings.into_vec(), summary })
+        Some(mut loaded) if clean => {
+            loaded.plan.log.debug |= options.debug;
+            loaded.warnings = warnings.into_vec();
+            Ok(loaded)
         }
         _ => Err(errors),
     }
 }
 
-/// The plan and its summary; only to be used if nothing was reported.
-fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, String)> {
+/// What the configuration says, without its warnings; only to be used if nothing was reported.
+fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     match root.value {
         Value::Map(_) => return decode_top(root, file, report),
         Value::Null => {
@@ -143,7 +149,7 @@ fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, String
     None
 }
 
-fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, String)> {
+fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     let mut section = Section::read(root, &TOP_KEYS, report);
     if let Some(node) = section.get("service") {
         let service = Section::read(node, &SERVICE_KEYS, report);
@@ -186,7 +192,8 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<(Plan, St
         group: settings.group,
     };
     let summary = summary(&plan, &vars);
-    Some((plan, summary))
+    let files = vars.files().map(|(_, path, _, _)| folder.join(path)).collect();
+    Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 
 fn listeners(

@@ -76,7 +76,8 @@ fn doubted_texts() {
 #[test]
 fn documented_samples() {
     for text in [BASIC, SERVICE] {
-        let Loaded { plan, warnings, summary } = accepted(text);
+        let Loaded { plan, warnings, summary, files } = accepted(text);
+        assert_eq!(files, Vec::<std::path::PathBuf>::new());
         assert_eq!(warnings, []);
         assert_eq!(
             summary,

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::fchown;
 
 use crate::config::Listener;
+use crate::sys::privileges::Identity;
 use crate::sys::socket;
 
 /// A listener and its sockets, one for each worker; none where the running ones are kept.
@@ -13,6 +15,17 @@ pub struct Binding {
     pub listener: Listener,
     /// One per worker.
     pub sockets: Vec<TcpListener>,
+}
+
+impl Binding {
+    /// Makes the sockets those of the user that this process will become: the kernel lets only sockets of one user share a
+    /// port (socket(7), SO_REUSEPORT), and a reload may have to bind beside these.
+    pub fn give_to(&self, user: Identity) {
+        for socket in &self.sockets {
+            // Not allowed to anybody but root; then such a reload is refused with a reason.
+            let _ = fchown(socket, Some(user.uid), Some(user.gid));
+        }
+    }
 }
 
 /// What makes a listening socket the same one after a reload.
@@ -30,8 +43,9 @@ pub fn bind(listener: &Listener, workers: usize) -> Result<Binding, String> {
 
 /// The same, perhaps beside sockets of this program that will be closed as soon as these are there.
 fn bind_beside(listener: &Listener, workers: usize, ours: bool) -> Result<Binding, String> {
-    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours)
-        .map_err(|error| format!("cannot listen on {}: {}", listener.addr, explain(listener, &error)))?;
+    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours).map_err(|error| {
+        format!("cannot listen on {}: {}", listener.addr, explain(listener, &error, ours))
+    })?;
     Ok(Binding { listener: listener.clone(), sockets })
 }
 
@@ -58,8 +72,13 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && same_ip
 }
 
-fn explain(listener: &Listener, error: &io::Error) -> String {
+fn explain(listener: &Listener, error: &io::Error, ours: bool) -> String {
     match error.kind() {
+        io::ErrorKind::AddrInUse if ours => {
+            "this program's own listener on that port cannot be replaced while it runs (restart it), or another program \
+             listens there, too"
+                .to_owned()
+        }
         io::ErrorKind::AddrInUse => "another program listens there".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         io::ErrorKind::PermissionDenied if listener.tproxy => {

@@ -6,7 +6,6 @@
 
 mod admission;
 mod connection;
-mod dialling;
 mod listening;
 mod reporter;
 pub mod resolver;
@@ -14,6 +13,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tools;
 mod worker;
 
 pub use admission::{Admission, Effective};

@@ -12,11 +12,12 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::admission::Admission;
-use super::connection::{Connection, Fate, ROLES, Tools};
+use super::connection::{Connection, Fate, ROLES};
 use super::listening::{Binding, key as listener_key};
 use super::resolver::ResolverHandle;
 use super::slab::Slab;
 use super::timers::Timers;
+use super::tools::Tools;
 use crate::accept::{self, Wish};
 use crate::config::{Listener, Mode, Plan};
 use crate::connect::resolve::Answer;
@@ -34,6 +35,9 @@ const EVENTS: usize = 1024;
 
 /// Connections that one listener may bring in before others get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long the queue may be worked off before the poll is asked again: what bulk transfers add to others' latency.
+const POLL_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -198,21 +202,11 @@ impl Worker {
                     Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
                     Token(token) => {
                         let (key, role) = (token / ROLES, token % ROLES);
-                        self.with(key, now, |connection, tools| connection.event(key, role, event, tools));
+                        self.with(key, now, |connection, tools| connection.event(role, event, tools));
                     }
                 }
             }
-            for _ in 0..self.queue.len() {
-                let Some(token) = self.queue.pop_front() else { break };
-                if token >= FIRST_LISTENER {
-                    self.accept(token, now);
-                } else {
-                    self.with(token, now, |connection, tools| {
-                        connection.queued = false;
-                        connection.go_on(token, tools)
-                    });
-                }
-            }
+            self.work_off(now);
             while let Some(token) = self.timers.pop(now) {
                 if token >= FIRST_LISTENER {
                     if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -220,16 +214,39 @@ impl Worker {
                     }
                     self.accept(token, now);
                 } else {
-                    self.with(token, now, |connection, tools| connection.expired(token, tools));
+                    self.with(token, now, |connection, tools| connection.expired(tools));
                 }
             }
             self.connections.recycle();
             logging::flush();
         }
         for key in self.connections.keys() {
-            self.with(key, Instant::now(), |connection, tools| connection.shut_down(key, tools));
+            self.with(key, Instant::now(), |connection, tools| connection.shut_down(tools));
         }
         logging::flush();
+    }
+
+    /// Gives those who have more to do their turns, round after round, for a short while: a poll between two rounds of
+    /// bulk transfers finds little new and costs more than the rounds themselves.
+    fn work_off(&mut self, now: Instant) {
+        let mut time = now;
+        while !self.queue.is_empty() {
+            for _ in 0..self.queue.len() {
+                let Some(token) = self.queue.pop_front() else { break };
+                if token >= FIRST_LISTENER {
+                    self.accept(token, time);
+                } else {
+                    self.with(token, time, |connection, tools| {
+                        connection.queued = false;
+                        connection.go_on(tools)
+                    });
+                }
+            }
+            time = Instant::now();
+            if time.saturating_duration_since(now) >= POLL_EVERY {
+                break;
+            }
+        }
     }
 
     /// Whether there is nothing left to drain, or no time.
@@ -255,6 +272,7 @@ impl Worker {
         let mut tools = Tools {
             now,
             worker: self.index,
+            key,
             registry: self.poll.registry(),
             timers: &mut self.timers,
             loan: &mut self.loan,
@@ -344,7 +362,7 @@ impl Worker {
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
-        self.with(key, now, |connection, tools| connection.start(key, session, wish, tools));
+        self.with(key, now, |connection, tools| connection.start(session, wish, tools));
     }
 
     fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
@@ -456,9 +474,7 @@ impl Worker {
         let Answer { asker, name, result, valid_until } = answer;
         let addrs = result.clone().map(|addrs| addrs.to_vec());
         self.answers.insert(&name, Entry { result, valid_until });
-        self.with(asker.token, now, |connection, tools| {
-            connection.answered(asker.token, &name, addrs, tools)
-        });
+        self.with(asker.token, now, |connection, tools| connection.answered(&name, addrs, tools));
     }
 
     fn drain(&mut self, until: Instant, now: Instant) {
@@ -466,7 +482,7 @@ impl Worker {
         self.queue.retain(|&token| token < FIRST_LISTENER);
         self.draining = Some(until);
         for key in self.connections.keys() {
-            self.with(key, now, |connection, tools| connection.wind_up(key, tools));
+            self.with(key, now, |connection, tools| connection.wind_up(tools));
         }
     }
 

@@ -18,7 +18,7 @@ const BULK_AFTER: u32 = 64 * 1024;
 const BULK_LEAST: u64 = 4 * 1024;
 
 /// What one call of [`Direction::pump`] may move before others get their turn.
-const BUDGET: u64 = 256 * 1024;
+const BUDGET: u64 = 48 * 1024;
 
 /// How far a direction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

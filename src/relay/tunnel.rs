@@ -50,12 +50,12 @@ impl Tunnel {
         seen: &mut dyn FnMut(&[u8]),
     ) -> Progress {
         let before = self.up.delivered() + self.down.delivered();
-        let up = turn(&mut self.up, client, server, loan, seen);
+        let up = turn(&mut self.up, client, server, self.down.is_done(), loan, seen);
         if matches!(up, Err(Failed::Sink(_))) {
             // A server that no longer listens may have said why (RFC 9112 §9.6): its last words go first.
             server.ready.readable = true;
         }
-        let down = turn(&mut self.down, server, client, loan, &mut |_| {});
+        let down = turn(&mut self.down, server, client, self.up.is_done(), loan, &mut |_| {});
         let up = match up {
             Ok(turn) => turn,
             Err(failed) => return broken(failed, Side::Client, Side::Server),
@@ -94,11 +94,13 @@ impl Tunnel {
     }
 }
 
-/// One turn of one direction; at its end the sink learns that nothing more comes.
+/// One turn of one direction; at its end the sink learns that nothing more comes. If it was the `last` of the two, the
+/// sink learns it by being closed, which is next: a system call less for every connection.
 fn turn(
     direction: &mut Direction,
     source: &mut End,
     sink: &mut End,
+    last: bool,
     loan: &mut Loan,
     seen: &mut dyn FnMut(&[u8]),
 ) -> Result<Turn, Failed> {
@@ -106,7 +108,7 @@ fn turn(
         return Ok(Turn::Done);
     }
     let turn = direction.pump(source, sink, loan, &mut Vec::new(), seen)?;
-    if turn == Turn::Done {
+    if turn == Turn::Done && !last {
         match sink.stream.shutdown(Shutdown::Write) {
             // The peer is gone altogether: its own direction will say so.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => {}

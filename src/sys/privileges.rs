@@ -50,7 +50,9 @@ impl Identity {
     /// # Errors
     /// A name that does not exist is `NotFound`, with the name in its text.
     pub fn resolve(user: Option<&str>, group: Option<&str>) -> io::Result<Self> {
-        let missing = |what, name| io::Error::new(io::ErrorKind::NotFound, format!("no {what} named {name}"));
+        // The keys of the configuration have the same names.
+        let missing =
+            |what, name| io::Error::new(io::ErrorKind::NotFound, format!("{what}: no {what} named {name}"));
         let mut identity = Identity::current();
         if let Some(name) = user {
             let (uid, gid) = lookup_user(name)?.ok_or_else(|| missing("user", name))?;
@@ -234,10 +236,10 @@ mod tests {
         let error = Identity::resolve(Some("no-such-name"), None).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (io::ErrorKind::NotFound, "no user named no-such-name")
+            (io::ErrorKind::NotFound, "user: no user named no-such-name")
         );
         let error = Identity::resolve(Some("root"), Some("no-such-name")).unwrap_err();
-        assert_eq!(error.to_string(), "no group named no-such-name");
+        assert_eq!(error.to_string(), "group: no group named no-such-name");
         assert_eq!(Identity::resolve(Some("root"), None).unwrap(), Identity { uid: 0, gid: 0 });
     }
 

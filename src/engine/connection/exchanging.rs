@@ -1,0 +1,106 @@
+//! The stage in which one HTTP request is answered.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::reporter::Life;
+use crate::engine::tools::Tools;
+use crate::relay::exchange::{Asked, Exchange, Progress};
+use crate::relay::{End, Loan, Side};
+use crate::session::{self, CloseReason, Session};
+
+/// An exchange, its time, and the session that goes on behind it.
+#[derive(Debug)]
+pub(super) struct Exchanging {
+    session: Box<Session>,
+    exchange: Exchange,
+    idle: Duration,
+    /// When it has been silent for too long.
+    due: Option<Instant>,
+}
+
+/// How a turn ended.
+pub(super) enum Turn {
+    /// Nothing can be moved now.
+    Wait,
+    /// There is more to do, but others come first.
+    Again,
+    /// The response is delivered.
+    Finished {
+        /// The client may send its next request.
+        client_reusable: bool,
+        /// The server may be asked again.
+        server_reusable: bool,
+    },
+    /// The client broke; the server must learn it.
+    ClientReset,
+    /// No whole response comes.
+    Failed(CloseReason),
+}
+
+impl Exchanging {
+    /// Begins an exchange.
+    ///
+    /// # Errors
+    /// The session, if what came behind the head is not framed as the head says.
+    pub fn new(
+        session: Box<Session>,
+        wanted: session::Exchange,
+        tools: &Tools<'_>,
+    ) -> Result<Self, Box<Session>> {
+        let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
+        match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
+            Ok(exchange) => {
+                let idle = tools.plan.timeouts.idle;
+                Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle) })
+            }
+            Err(_) => Err(session),
+        }
+    }
+
+    /// When the exchange must end.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Moves what can be moved, both ways.
+    pub fn turn(
+        &mut self,
+        client: &mut End,
+        server: &mut End,
+        life: &mut Life,
+        tools: &mut Tools<'_>,
+    ) -> Turn {
+        let before = self.exchange.delivered();
+        let progress = self.exchange.pump(client, server, tools.loan);
+        let after = self.exchange.delivered();
+        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
+        life.moved(after.0 - before.0, after.1 - before.1);
+        match progress {
+            Progress::Wait { moved } => {
+                if moved {
+                    self.due = tools.now.checked_add(self.idle);
+                }
+                Turn::Wait
+            }
+            Progress::Again => Turn::Again,
+            Progress::Finished { client_reusable, server_reusable } => {
+                Turn::Finished { client_reusable, server_reusable }
+            }
+            Progress::BadResponse => Turn::Failed(CloseReason::BadResponse),
+            Progress::BadRequest => Turn::Failed(CloseReason::BadRequest),
+            Progress::Broken(Side::Client, _) => Turn::ClientReset,
+            Progress::Broken(Side::Server, _) => Turn::Failed(CloseReason::ServerReset),
+        }
+    }
+
+    /// Gives back what was borrowed.
+    pub fn close(&mut self, loan: &mut Loan) {
+        self.exchange.close(loan);
+    }
+
+    /// Ends the stage: the session goes on, and what is left of the exchange tells with what.
+    pub fn end(mut self, loan: &mut Loan) -> (Box<Session>, Exchange) {
+        self.exchange.close(loan);
+        (self.session, self.exchange)
+    }
+}

@@ -1,0 +1,38 @@
+//! The stage in which a name is looked up: in the worker's memory at once, or by the resolver's thread.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::connect::resolve::{Asker, ResolveError};
+use crate::engine::tools::Tools;
+use crate::session::Session;
+
+/// A lookup that the resolver has not answered yet.
+#[derive(Debug)]
+pub(super) struct Resolving {
+    pub session: Box<Session>,
+    pub name: Box<str>,
+}
+
+/// How a lookup begins.
+pub(super) enum Begun {
+    /// It is answered already.
+    Answered(Result<Vec<IpAddr>, ResolveError>),
+    /// The resolver will answer before this time.
+    Asked { due: Option<Instant> },
+}
+
+/// Looks `name` up.
+pub(super) fn begin(name: &str, session: &Session, tools: &mut Tools<'_>) -> Begun {
+    if let Some(entry) = tools.answers.get(name, tools.now) {
+        return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));
+    }
+    if let Err(error) = tools.shared.resolver.lookup(name, Asker { worker: tools.worker, token: tools.key }) {
+        return Begun::Answered(Err(error));
+    }
+    // The resolver keeps its own time; this is for the case that its thread does not answer at all.
+    let servers = u32::try_from(tools.plan.nameservers.len()).unwrap_or(u32::MAX);
+    let longest =
+        session.plan().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));
+    Begun::Asked { due: tools.now.checked_add(longest) }
+}

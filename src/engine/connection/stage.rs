@@ -1,0 +1,54 @@
+//! What a connection is busy with.
+
+use super::dialling::Dialling;
+use super::exchanging::Exchanging;
+use super::lingering::Lingering;
+use super::resolving::Resolving;
+use super::tunnelling::Tunnelling;
+use crate::relay::Loan;
+use crate::session::Session;
+
+/// The stage of a connection.
+// A connection spends its life as a tunnel, so that variant is not boxed: idle tunnels are what memory is spent on.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The session waits for bytes.
+    Talking(Box<Session>),
+    /// The session waits for the addresses of a name.
+    Resolving(Resolving),
+    /// The session waits for a connection to the server.
+    Dialling(Box<Session>, Box<Dialling>),
+    /// The session is over, its bytes go both ways.
+    Tunnelling(Tunnelling),
+    /// The session waits for the end of one HTTP request.
+    Exchanging(Box<Exchanging>),
+    /// The client has been told; its own bytes no longer matter.
+    Lingering(Lingering),
+    /// Nothing is left to do, or the next stage is being found.
+    Over,
+}
+
+impl Stage {
+    /// Takes the session that waits in this stage for something other than the relay: the stage is then over.
+    pub fn take_session(&mut self) -> Option<Box<Session>> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Talking(session)
+            | Stage::Resolving(Resolving { session, .. })
+            | Stage::Dialling(session, _) => Some(session),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
+    /// Gives back what was borrowed.
+    pub fn close(&mut self, loan: &mut Loan) {
+        match self {
+            Stage::Tunnelling(tunnelling) => tunnelling.close(loan),
+            Stage::Exchanging(exchanging) => exchanging.close(loan),
+            _ => {}
+        }
+    }
+}

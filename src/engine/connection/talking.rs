@@ -1,0 +1,35 @@
+//! The stage in which the session waits for the client's bytes.
+
+use std::io::{self, Read};
+
+use crate::engine::tools::Tools;
+use crate::relay::End;
+use crate::session::{CloseReason, Session, Step};
+
+/// One read from the client, and what the session says to it; nothing if there is nothing to read.
+pub(super) fn read(session: &mut Session, client: &mut End, tools: &mut Tools<'_>) -> Option<Step> {
+    // Taken out for the call, as the session may need the other tools.
+    let mut scratch = std::mem::take(&mut tools.loan.scratch);
+    let step = read_into(&mut scratch, session, client, tools);
+    tools.loan.scratch = scratch;
+    step
+}
+
+fn read_into(scratch: &mut [u8], session: &mut Session, client: &mut End, tools: &Tools<'_>) -> Option<Step> {
+    match client.stream.read(scratch) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            client.ready.readable = false;
+            None
+        }
+        Err(_) => Some(session.close(CloseReason::ClientReset)),
+        // Read again, it says the same: whoever relays learns it, too.
+        Ok(0) => Some(tools.ask(|env| session.end_of_stream(env))),
+        Ok(n) => {
+            if n < scratch.len() && !client.ready.read_closed {
+                client.ready.readable = false;
+            }
+            let bytes = scratch.get(..n).unwrap_or_default();
+            Some(tools.ask(|env| session.bytes(bytes, env)))
+        }
+    }
+}

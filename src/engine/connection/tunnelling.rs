@@ -1,0 +1,160 @@
+//! The stage in which bytes go both ways: how long a tunnel may be silent, keepalive, and the look at bytes in passing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::engine::reporter::{Life, Reporter};
+use crate::engine::tools::Tools;
+use crate::identify::tcp::Identifier;
+use crate::identify::{Outcome, Parsers};
+use crate::relay::tunnel::{Progress, Tunnel};
+use crate::relay::{Broken, End, Loan, Side};
+use crate::session::{CloseReason, Session};
+use crate::sys::socket;
+
+/// A tunnel that lives this long gets keepalive probes; short ones are spared the system calls.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// First keepalive probe after this much silence, and the time between probes, in seconds.
+const KEEPALIVE_IDLE_SECS: u16 = 300;
+const KEEPALIVE_INTERVAL_SECS: u16 = 30;
+
+/// A tunnel and its times.
+#[derive(Debug)]
+pub(super) struct Tunnelling {
+    tunnel: Tunnel,
+    /// When something was moved last.
+    last: Instant,
+    /// When to look whether it has been silent for too long.
+    due: Option<Instant>,
+    idle: Duration,
+    half_closed: Duration,
+    /// Nobody has looked at the client's bytes: look in passing, with these parsers.
+    unseen: Option<Parsers>,
+    keepalive: bool,
+}
+
+/// How a turn ended.
+pub(super) enum Turn {
+    /// Nothing can be moved now.
+    Wait,
+    /// There is more to do, but others come first.
+    Again,
+    /// Both directions are done.
+    Finished,
+    /// One side broke; both get a reset.
+    Broken(CloseReason),
+}
+
+impl Tunnelling {
+    /// A tunnel that first sends the server what the session has read already.
+    pub fn new(session: &Session, to_server: Vec<u8>, life: &mut Life, tools: &Tools<'_>) -> Self {
+        let timeouts = &session.plan().timeouts;
+        let unseen = session.identity().is_none().then_some(session.plan().parsers);
+        if let Some(parsers) = unseen {
+            see_in_passing(parsers, &to_server, life, tools);
+        }
+        Tunnelling {
+            tunnel: Tunnel::new(to_server),
+            last: tools.now,
+            due: tools.now.checked_add(timeouts.idle.min(KEEPALIVE_AFTER)),
+            idle: timeouts.idle,
+            half_closed: timeouts.half_closed,
+            unseen: unseen.filter(|_| life.is_unidentified()),
+            keepalive: false,
+        }
+    }
+
+    /// When [`expired`](Self::expired) wants to be called.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Moves what can be moved, both ways.
+    pub fn turn(
+        &mut self,
+        client: &mut End,
+        server: &mut End,
+        life: &mut Life,
+        tools: &mut Tools<'_>,
+    ) -> Turn {
+        let before = self.tunnel.delivered();
+        let was_half_closed = self.tunnel.is_half_closed();
+        let mut seen = None;
+        let unseen = &mut self.unseen;
+        let progress = self.tunnel.pump(client, server, tools.loan, &mut |bytes| {
+            if let Some(parsers) = unseen.take() {
+                seen = Some((parsers, bytes.to_vec()));
+            }
+        });
+        let after = self.tunnel.delivered();
+        let half_closes_now = !was_half_closed && self.tunnel.is_half_closed();
+        if after != before || half_closes_now {
+            self.last = tools.now;
+        }
+        if half_closes_now {
+            // An earlier time than the timers may have, also where the other direction has more to do.
+            self.due = tools.now.checked_add(self.half_closed);
+        }
+        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
+        life.moved(after.0 - before.0, after.1 - before.1);
+        if let Some((parsers, bytes)) = seen {
+            see_in_passing(parsers, &bytes, life, tools);
+        }
+        match progress {
+            Progress::Wait { .. } => Turn::Wait,
+            Progress::Again => Turn::Again,
+            Progress::Finished => Turn::Finished,
+            Progress::Broken(broken) => Turn::Broken(reason_of(&broken)),
+        }
+    }
+
+    /// Time has passed: why the tunnel must end, unless something was moved meanwhile.
+    pub fn expired<'a>(
+        &mut self,
+        ends: impl IntoIterator<Item = &'a End>,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        let (limit, reason) = if self.tunnel.is_half_closed() {
+            (self.half_closed, CloseReason::HalfClosed)
+        } else {
+            (self.idle, CloseReason::Idle)
+        };
+        if now.saturating_duration_since(self.last) >= limit {
+            return Some(reason);
+        }
+        if !self.keepalive {
+            self.keepalive = true;
+            for end in ends {
+                // Without them a dead peer is found by the idle time.
+                let _ = socket::keepalive(&end.stream, KEEPALIVE_IDLE_SECS, KEEPALIVE_INTERVAL_SECS);
+            }
+        }
+        self.due = self.last.checked_add(limit);
+        None
+    }
+
+    /// Gives back what was borrowed.
+    pub fn close(&mut self, loan: &mut Loan) {
+        self.tunnel.close(loan);
+    }
+}
+
+fn reason_of(broken: &Broken) -> CloseReason {
+    match (broken.side, broken.error.kind()) {
+        (_, io::ErrorKind::TimedOut) => CloseReason::Idle,
+        (Side::Client, _) => CloseReason::ClientReset,
+        (Side::Server, _) => CloseReason::ServerReset,
+    }
+}
+
+/// What no rule wanted to know is read from the first bytes as they pass, for the metrics and the log.
+fn see_in_passing(parsers: Parsers, bytes: &[u8], life: &mut Life, tools: &Tools<'_>) {
+    if bytes.is_empty() {
+        return;
+    }
+    if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
+        Reporter { metrics: &tools.shared.metrics }.identified(&identity);
+        life.identified(&identity);
+    }
+}

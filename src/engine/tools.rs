@@ -1,0 +1,56 @@
+//! What a worker lends to the connection that it is busy with.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Registry;
+
+use super::reporter::Reporter;
+use super::timers::Timers;
+use super::worker::Shared;
+use crate::config::Plan;
+use crate::connect::resolve::cache::AnswerCache;
+use crate::decide::rules::Locals;
+use crate::metrics::Limit;
+use crate::relay::Loan;
+use crate::session::{Env, Step};
+use crate::sys::socket::Outgoing;
+
+/// A worker's own things, for one turn of one connection.
+pub(super) struct Tools<'a> {
+    pub now: Instant,
+    pub worker: usize,
+    /// The connection, for the poll, the timers and the resolver.
+    pub key: usize,
+    pub registry: &'a Registry,
+    pub timers: &'a mut Timers,
+    pub loan: &'a mut Loan,
+    pub plan: &'a Arc<Plan>,
+    pub outgoing: &'a Outgoing,
+    pub locals: &'a Locals,
+    pub answers: &'a mut AnswerCache,
+    pub shared: &'a Shared,
+    /// The daemon stops: nothing new is begun.
+    pub draining: bool,
+}
+
+impl Tools<'_> {
+    /// Asks a session what to do, with what it must know for that.
+    pub fn ask(&self, f: impl FnOnce(&mut Env<'_>) -> Step) -> Step {
+        let mut report = Reporter { metrics: &self.shared.metrics };
+        f(&mut Env { now: self.now, plan: self.plan, locals: self.locals, report: &mut report })
+    }
+
+    /// Whether one more connection of `source` may be served; a refusal is counted and logged.
+    pub fn admit(&self, source: IpAddr) -> bool {
+        let admitted = self.shared.admission.enter_source(source);
+        if !admitted {
+            self.shared.metrics.connection_refused(Limit::PerSource);
+            if self.shared.admission.may_log(self.now) {
+                log::warn!("too many connections: refused {source}");
+            }
+        }
+        admitted
+    }
+}
