@@ -30,7 +30,6 @@ use super::tools::Tools;
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
-use crate::relay::exchange::Exchange;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
 use crate::sys::socket;
@@ -438,31 +437,16 @@ impl Connection {
     }
 
     fn next_request(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
-        let surplus = exchange.into_surplus();
-        let step = tools.ask(|env| session.next_request(surplus, env));
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        let (session, step) = exchanging.next_request(tools);
         self.carry_out(session, step, tools)
     }
 
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
         self.server = None;
-        let unheard = self.reused && exchange.delivered().1 == 0;
-        let step = match reason {
-            CloseReason::ServerReset if unheard => session.kept_server_left(),
-            _ => session.exchange_failed(reason, exchange.is_answered()),
-        };
+        let (session, step) = exchanging.fail(reason, self.reused, tools.loan);
         self.carry_out(session, step, tools)
-    }
-
-    fn leave_exchange(&mut self, tools: &mut Tools<'_>) -> Option<(Box<Session>, Exchange)> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Exchanging(exchanging) => Some(exchanging.end(tools.loan)),
-            stage => {
-                self.stage = stage;
-                None
-            }
-        }
     }
 
     /// Ends the session; the client may still have to hear its last words.
