@@ -105,7 +105,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
             _ => break,
         }
     }
-    daemon.stop();
+    daemon.stop(signals);
     Ok(())
 }
 
@@ -249,10 +249,26 @@ impl Daemon {
         }
     }
 
-    fn stop(self) {
+    /// Ends when the sessions have, or their time, or when a second signal asks for it.
+    fn stop(self, mut signals: Signals) {
         let until = Instant::now() + self.plan.timeouts.drain;
         log::info!("Stopping: up to {} ms for the sessions to end", self.plan.timeouts.drain.as_millis());
         self.tell_all(|| Command::Drain(until));
+        let workers: Vec<Handle> = self.workers.iter().map(Handle::another).collect();
+        let hurry = move || {
+            for signal in signals.forever() {
+                for worker in &workers {
+                    match signal {
+                        SIGTERM | SIGINT => worker.tell(Command::Drain(Instant::now())),
+                        SIGUSR1 => worker.tell(Command::Report),
+                        _ => {}
+                    }
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".into()).spawn(hurry) {
+            log::warn!("a second signal will not be heard: {error}");
+        }
         for worker in self.workers {
             worker.join();
         }

@@ -30,7 +30,6 @@ use super::tools::Tools;
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
-use crate::relay::exchange::Exchange;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
 use crate::sys::socket;
@@ -56,6 +55,8 @@ pub(super) struct Connection {
     server: Option<End>,
     /// The race that the server won, or that is on.
     race: Race,
+    /// It has answered a request on this connection already.
+    reused: bool,
     stage: Stage,
     deadline: Option<Instant>,
     /// It stands in the worker's queue already.
@@ -79,6 +80,7 @@ impl Connection {
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
             race: Race::default(),
+            reused: false,
             stage: Stage::Over,
             deadline: None,
             queued: false,
@@ -138,7 +140,11 @@ impl Connection {
             let failed = event.is_error() || event.is_write_closed();
             if let Some(stream) = dialling.reported(attempt, event.is_writable(), failed, tools.now) {
                 self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
-                return self.connected(tools);
+                self.reused = false;
+                return match self.stage.take_session() {
+                    Some(session) => self.connected(session, tools),
+                    None => Fate::Stays,
+                };
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
@@ -306,21 +312,22 @@ impl Connection {
 
     fn take_answer(&mut self, result: Result<Vec<IpAddr>, ResolveError>, tools: &mut Tools<'_>) -> Fate {
         let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+        tools.shared.metrics.dns_answered(!matches!(result, Err(ResolveError::Failed)));
         let step = tools.ask(|env| session.resolved(result, env));
         self.carry_out(session, step, tools)
     }
 
     fn start_dialling(
         &mut self,
-        mut session: Box<Session>,
+        session: Box<Session>,
         addrs: Vec<SocketAddr>,
         tools: &mut Tools<'_>,
     ) -> Fate {
         self.life.open(&session);
         if let Some(server) = self.server.take_if(|server| leads_to(server, &addrs)) {
             self.server = Some(server);
-            let step = session.connected();
-            return self.carry_out(session, step, tools);
+            self.reused = true;
+            return self.connected(session, tools);
         }
         self.server = None;
         self.race = self.race.next();
@@ -350,8 +357,7 @@ impl Connection {
         }
     }
 
-    fn connected(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+    fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
         let step = session.connected();
         self.carry_out(session, step, tools)
     }
@@ -431,27 +437,16 @@ impl Connection {
     }
 
     fn next_request(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
-        let surplus = exchange.into_surplus();
-        let step = tools.ask(|env| session.next_request(surplus, env));
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        let (session, step) = exchanging.next_request(tools);
         self.carry_out(session, step, tools)
     }
 
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
         self.server = None;
-        let step = session.exchange_failed(reason, exchange.is_answered());
+        let (session, step) = exchanging.fail(reason, self.reused, tools.loan);
         self.carry_out(session, step, tools)
-    }
-
-    fn leave_exchange(&mut self, tools: &mut Tools<'_>) -> Option<(Box<Session>, Exchange)> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Exchanging(exchanging) => Some(exchanging.end(tools.loan)),
-            stage => {
-                self.stage = stage;
-                None
-            }
-        }
     }
 
     /// Ends the session; the client may still have to hear its last words.

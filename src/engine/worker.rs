@@ -399,6 +399,9 @@ impl Worker {
             match command {
                 Command::Plan(plan, listeners) => {
                     self.outgoing = outgoing(&plan);
+                    if plan.nameservers != self.plan.nameservers {
+                        self.answers = AnswerCache::new(REMEMBERED_NAMES);
+                    }
                     self.plan = plan;
                     self.listen_on(listeners, now);
                 }
