@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Mode, Plan};
 use crate::decide::rules::Locals;
-use crate::engine::{self, Admission, Binding, Command, Effective, Handle, Shared, resolver};
+use crate::engine::{self, Admission, Binding, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
@@ -68,6 +68,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         metrics: Arc::clone(&metrics),
         admission: Admission::new(effective),
         resolver: resolver.clone(),
+        dialled: Dialled::new(workers),
     });
 
     let locals = Arc::new(locals(&plan));

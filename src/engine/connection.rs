@@ -25,6 +25,7 @@ use self::lingering::{LINGER, Lingering};
 use self::resolving::{Begun, Resolving};
 use self::stage::Stage;
 use self::tunnelling::Tunnelling;
+use super::dialled::Trace;
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
@@ -53,6 +54,8 @@ pub(super) enum Fate {
 pub(super) struct Connection {
     client: End,
     server: Option<End>,
+    /// That of the server's socket.
+    trace: Option<Trace>,
     /// The race that the server won, or that is on.
     race: Race,
     /// It has answered a request on this connection already.
@@ -79,6 +82,7 @@ impl Connection {
             // A fresh socket has room.
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
+            trace: None,
             race: Race::default(),
             reused: false,
             stage: Stage::Over,
@@ -105,12 +109,21 @@ impl Connection {
     }
 
     /// Begins the session.
-    pub fn start(&mut self, mut session: Box<Session>, wish: Wish, tools: &mut Tools<'_>) -> Fate {
+    ///
+    /// `ours`: this program itself has dialled it.
+    pub fn start(
+        &mut self,
+        mut session: Box<Session>,
+        wish: Wish,
+        ours: bool,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if tools.registry.register(&mut self.client.stream, Token(tools.key * ROLES), interest).is_err() {
             return self.finish(CloseReason::OutOfResources, Wire::Reset, tools);
         }
-        let step = tools.ask(|env| session.start(wish, env));
+        let step =
+            tools.ask(|env| if ours { session.comes_back(wish, env) } else { session.start(wish, env) });
         self.carry_out(session, step, tools)
     }
 
@@ -138,7 +151,9 @@ impl Connection {
         let Some(attempt) = self.race.attempt(role) else { return Fate::Stays };
         if let Stage::Dialling(_, dialling) = &mut self.stage {
             let failed = event.is_error() || event.is_write_closed();
-            if let Some(stream) = dialling.reported(attempt, event.is_writable(), failed, tools.now) {
+            if let Some((stream, trace)) = dialling.reported(attempt, event.is_writable(), failed, tools.now)
+            {
+                self.trace = Some(trace);
                 self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
                 self.reused = false;
                 return match self.stage.take_session() {
@@ -148,7 +163,7 @@ impl Connection {
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
-            self.server = None;
+            self.drop_server();
         } else if let Some(server) = &mut self.server {
             server.ready.merge(ready);
         }
@@ -329,7 +344,7 @@ impl Connection {
             self.reused = true;
             return self.connected(session, tools);
         }
-        self.server = None;
+        self.drop_server();
         self.race = self.race.next();
         let plan = session.plan();
         let rounds = plan.output.retries.saturating_add(1);
@@ -343,7 +358,7 @@ impl Connection {
         let key = tools.key;
         let race = self.race;
         let token = |attempt: u8| Token(key * ROLES + race.role(attempt));
-        match dialling.go_on(tools.now, tools.outgoing, tools.registry, token) {
+        match dialling.go_on(tools, token) {
             Standing::Until(until) => {
                 self.set_deadline(Some(until), tools);
                 Fate::Stays
@@ -354,7 +369,17 @@ impl Connection {
                 let step = session.dial_failed(error);
                 self.carry_out(session, step, tools)
             }
+            Standing::Own => {
+                let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+                let step = tools.ask(|env| session.leads_here(env));
+                self.carry_out(session, step, tools)
+            }
         }
+    }
+
+    fn drop_server(&mut self) {
+        self.server = None;
+        self.trace = None;
     }
 
     fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
@@ -421,7 +446,7 @@ impl Connection {
             exchanging::Turn::Again => Fate::Yields,
             exchanging::Turn::Finished { client_reusable, server_reusable } => {
                 if !server_reusable {
-                    self.server = None;
+                    self.drop_server();
                 }
                 if !client_reusable || tools.draining {
                     return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
@@ -444,7 +469,7 @@ impl Connection {
 
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
         let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        self.server = None;
+        self.drop_server();
         let (session, step) = exchanging.fail(reason, self.reused, tools.loan);
         self.carry_out(session, step, tools)
     }
@@ -452,7 +477,7 @@ impl Connection {
     /// Ends the session; the client may still have to hear its last words.
     fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
         self.stage.close(tools.loan);
-        self.server = None;
+        self.drop_server();
         self.life.close(reason, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         match wire {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod connection;
+mod dialled;
 mod listening;
 mod reporter;
 pub mod resolver;
@@ -17,5 +18,6 @@ mod tools;
 mod worker;
 
 pub use admission::{Admission, Effective};
+pub use dialled::Dialled;
 pub use listening::{Binding, bind, diff};
 pub use worker::{Command, Handle, Shared, prepare, share_out, spawn};

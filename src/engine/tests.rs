@@ -43,8 +43,12 @@ fn start(listener: &str, settings: &str) -> Running {
     .unwrap();
     let metrics = Arc::new(Metrics::new());
     let limits = Effective::of(plan.limits, 1024);
-    let shared =
-        Arc::new(Shared { metrics: Arc::clone(&metrics), admission: Admission::new(limits), resolver });
+    let shared = Arc::new(Shared {
+        metrics: Arc::clone(&metrics),
+        admission: Admission::new(limits),
+        resolver,
+        dialled: Dialled::new(1),
+    });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
     spawn(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
     let listeners = share_out(bindings, 1).remove(0);

@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::admission::Admission;
 use super::connection::{Connection, Fate, ROLES};
+use super::dialled::Dialled;
 use super::listening::{Binding, key as listener_key};
 use super::resolver::ResolverHandle;
 use super::slab::Slab;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub admission: Admission,
     /// Names to addresses.
     pub resolver: ResolverHandle,
+    /// Our own connections to servers.
+    pub dialled: Dialled,
 }
 
 /// What a worker is told.
@@ -359,10 +362,19 @@ impl Worker {
             Mode::Transparent => self.original_destination(&stream, listener),
             Mode::Http | Mode::ProxyProtocol => Wish::Lost,
         };
+        let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
-        self.with(key, now, |connection, tools| connection.start(session, wish, tools));
+        self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
+    }
+
+    /// Whether a redirected connection is one that this program has dialled: a firewall rule for this machine's own
+    /// connections that does not leave ours out.
+    fn comes_back(&self, client: SocketAddr, dest: SocketAddr) -> bool {
+        let ip = client.ip();
+        let local = ip.is_loopback() || self.locals.addrs.binary_search(&ip).is_ok();
+        local && self.shared.dialled.is_ours(client, dest)
     }
 
     fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {

@@ -153,6 +153,21 @@ impl Session {
         }
     }
 
+    /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
+    pub fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        if let Wish::Address(addr) = wish {
+            self.facts.port = Known::Is(addr.port());
+            self.facts.dest = Known::Is(addr.ip().to_canonical());
+        }
+        self.wish = wish;
+        self.deny_always(env)
+    }
+
+    /// The addresses of the last [`Step::Dial`] turned out to be this machine's own.
+    pub fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
+        self.deny_always(env)
+    }
+
     /// The client sent something.
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
