@@ -5,7 +5,7 @@
 //! - adblock: `||ads.example.com^`;
 //! - addresses and networks: `192.0.2.1`, `2001:db8::/32`.
 //!
-//! `#` and `!` begin a comment, `[Adblock Plus 2.0]` is one. What else stands there (exceptions, adblock rules with
+//! `#` and `!` begin a comment, behind an entry, too; `[Adblock Plus 2.0]` is one. What else stands there (exceptions, adblock rules with
 //! options or paths, typing errors) is counted and passed over: a list that somebody else keeps must not stop the
 //! proxy. A file that cannot be read, or is too large, does.
 
@@ -117,7 +117,7 @@ fn is_nothing(line: &[u8]) -> bool {
 fn parse_line(line: &[u8], mut add: impl FnMut(Entry)) -> bool {
     let Ok(line) = std::str::from_utf8(line) else { return false };
     // A comment may stand behind an entry.
-    let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+    let mut words = line.split_whitespace().take_while(|word| !word.starts_with(['#', '!']));
     let (Some(first), second) = (words.next(), words.next()) else { return false };
     match second {
         None => parse_word(first).map(&mut add).is_some(),
@@ -196,6 +196,8 @@ mod tests {
         check("0.0.0.0 ads.example.com", &[".ads.example.com"]);
         check("127.0.0.1\tADS.example.com b.example # both\r\n", &[".ads.example.com", ".b.example"]);
         check("::1 localhost ip6-localhost", &[]);
+        check("ads.example.com ! a note", &[".ads.example.com"]);
+        check("0.0.0.0 b.example !a note", &[".b.example"]);
         check("0.0.0.0 0.0.0.0", &[]);
         check("ads.example.com", &[".ads.example.com"]);
         check("ads.example.com.", &[".ads.example.com"]);

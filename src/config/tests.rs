@@ -509,7 +509,9 @@ rules:
             format!(
                 "{file}:4:23: vars[0].file: `{dir}/ads.txt`: 2 lines are no entries and passed over: lines 4, 6"
             ),
-            format!("{file}:5:25: vars[1].file: `{dir}/empty.txt` holds no entry: no traffic matches it"),
+            format!(
+                "{file}:5:25: vars[1].file: `{dir}/empty.txt` holds no entry: it matches no traffic, and its negation every name or address"
+            ),
             format!(
                 "{file}:10:6: rules[2]: no traffic can match this rule: its fields exclude each other, or its variable is empty"
             ),

@@ -331,7 +331,13 @@ fn read_file(name: &str, node: &Node, folder: &Path, report: &mut Report) -> Fil
         Ok(_) => {}
     }
     if nets == 0 && names == 0 {
-        report.warn(node, format!("`{}` holds no entry: no traffic matches it", path.display()));
+        report.warn(
+            node,
+            format!(
+                "`{}` holds no entry: it matches no traffic, and its negation every name or address",
+                path.display()
+            ),
+        );
     }
     FileList::Read { list: Arc::new(list.build()), nets, names }
 }

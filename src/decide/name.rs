@@ -1,61 +1,106 @@
 //! Names: the one form in which they are compared, the patterns of rules and lists, and sets of them.
 //!
 //! Non-ASCII labels become A-labels by lower-casing and Punycode alone. Refused on purpose: the mapping tables of UTS 46,
-//! which weigh more than the rest of this folder; clients send A-labels.
+//! which weigh more than the rest of this folder; clients send A-labels. What is neither ASCII nor text is compared, too:
+//! a byte that no name should have must not be a way around the rules about the rest of the name.
+
+use std::fmt::Write as _;
 
 use super::punycode;
 
 /// The longest name in bytes, without the trailing dot (RFC 1035 §2.3.4).
 pub const MAX_NAME: usize = 253;
 
-/// The longest input that can still become a name: no character takes more than four bytes of UTF-8.
+/// The longest input that can still become a name of that length: no character takes more than four bytes of UTF-8.
 const MAX_INPUT: usize = 4 * (MAX_NAME + 1);
 
-/// The form in which names are compared: lower case, A-labels, no trailing dot. `None` for what is no trusted name: an IP
-/// literal (also `127.1` or `0x7f000001`, which resolvers take for one), an empty one, one over 253 bytes, one that is not
-/// UTF-8 or one with control bytes.
+/// The form in which names are compared: lower case, A-labels, no trailing dot; a label that is not text (not UTF-8, or
+/// with C1 controls) with each of its bytes beyond ASCII as `%xx`, and so that no two labels look alike, `%` as `%25`.
+///
+/// `None` for what is no trusted name: an IP literal (also `127.1` or `0x7f000001`, which resolvers take for one), an empty
+/// one, one over 253 bytes or one with ASCII control bytes.
 pub fn normalise(name: &[u8]) -> Option<Box<str>> {
-    if name.len() > MAX_INPUT {
+    if name.len() > MAX_INPUT || name.iter().any(u8::is_ascii_control) {
         return None;
     }
-    let text = std::str::from_utf8(name).ok()?;
-    if text.chars().any(char::is_control) {
-        return None;
-    }
-    let mut out = if text.is_ascii() { text.to_ascii_lowercase() } else { a_labels(text)? };
-    out.truncate(out.trim_end_matches('.').len());
-    let fits = !out.is_empty() && out.len() <= MAX_NAME && !is_ip_literal(&out);
-    fits.then(|| out.into_boxed_str())
-}
-
-/// Lower-cases and encodes label by label. The ideographic and wide full stops separate labels, too (RFC 3490 §3.1).
-fn a_labels(text: &str) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    for (i, label) in text.split(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).enumerate() {
+    let mut out = String::with_capacity(name.len());
+    for (i, label) in labels(name).enumerate() {
         if i > 0 {
             out.push('.');
         }
-        let label: Vec<char> = label.chars().flat_map(char::to_lowercase).collect();
-        if label.iter().all(char::is_ascii) {
-            out.extend(label);
-        } else {
-            out.push_str("xn--");
-            punycode::encode(&label, &mut out)?;
+        push_label(label, &mut out);
+    }
+    out.truncate(out.trim_end_matches('.').len());
+    // As sent or as compared: of the two forms of a name one can be too long, which is no way around the rules.
+    let fits = !out.is_empty() && (out.len() <= MAX_NAME || without_dots(name).len() <= MAX_NAME);
+    (fits && !is_ip_literal(&out)).then(|| out.into_boxed_str())
+}
+
+/// Without the dots at the end.
+fn without_dots(name: &[u8]) -> &[u8] {
+    let end = name.iter().rposition(|byte| *byte != b'.').map_or(0, |last| last.saturating_add(1));
+    name.get(..end).unwrap_or(name)
+}
+
+/// What separates labels: the ideographic and wide full stops, too (RFC 3490 §3.1).
+const FULL_STOPS: [&str; 4] = [".", "\u{3002}", "\u{ff0e}", "\u{ff61}"];
+
+/// The labels of a name that need not be text.
+fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(name);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let stop = (0..text.len()).find_map(|at| {
+            let tail = text.get(at..)?;
+            FULL_STOPS.iter().find(|stop| tail.starts_with(stop.as_bytes())).map(|stop| (at, stop.len()))
+        });
+        let (end, len) = stop.unwrap_or((text.len(), 0));
+        rest = stop.and_then(|_| text.get(end.saturating_add(len)..));
+        text.get(..end)
+    })
+}
+
+/// Appends a label as it is compared.
+fn push_label(label: &[u8], out: &mut String) {
+    let start = out.len();
+    if push_text(label, out).is_none() {
+        out.truncate(start);
+        for byte in label {
+            match byte {
+                b'%' | 0x80.. => {
+                    // Writing to a String cannot fail.
+                    let _ = write!(out, "%{byte:02x}");
+                }
+                _ => out.push(char::from(byte.to_ascii_lowercase())),
+            }
         }
     }
-    Some(out)
+}
+
+/// Appends a label that is text, as an A-label if need be; `None` if it is none.
+fn push_text(label: &[u8], out: &mut String) -> Option<()> {
+    let text = std::str::from_utf8(label).ok().filter(|text| !text.chars().any(char::is_control))?;
+    let lower: Vec<char> = text.replace('%', "%25").chars().flat_map(char::to_lowercase).collect();
+    if lower.iter().all(char::is_ascii) {
+        out.extend(lower);
+        return Some(());
+    }
+    out.push_str("xn--");
+    punycode::encode(&lower, out)
 }
 
 /// Whether this is an address: IPv6 with or without brackets and zone, or anything that ends in a number.
 fn is_ip_literal(name: &str) -> bool {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let without_zone = bare.split('%').next().unwrap_or(bare);
-    if without_zone.parse::<std::net::Ipv6Addr>().is_ok() {
-        return true;
-    }
     let last = bare.rsplit('.').next().unwrap_or(bare);
     let hex = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
-    hex || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()))
+    if hex || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())) {
+        return true;
+    }
+    // A zone with a dot and no number behind it would be a name's end: `::1%x.blocked.example`.
+    let without_zone =
+        bare.split_once('%').filter(|(_, zone)| !zone.contains('.')).map_or(bare, |(ip, _)| ip);
+    without_zone.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 /// What of a domain a pattern covers.
@@ -110,7 +155,7 @@ impl NamePattern {
         if domain.contains('*') {
             return Err("a * stands only at the front, as in *.example.com");
         }
-        if domain.bytes().any(|b| b.is_ascii_whitespace() || b == b'/' || b == b'@') {
+        if domain.chars().any(|c| c.is_control() || c.is_ascii_whitespace() || matches!(c, '/' | '@')) {
             return Err("not a domain name");
         }
         let normal = normalise(domain.as_bytes()).ok_or("not a domain name")?;
@@ -119,6 +164,9 @@ impl NamePattern {
         }
         if normal.split('.').any(|label| label.len() > 63) {
             return Err("a domain name with a label over 63 bytes");
+        }
+        if normal.len() > MAX_NAME {
+            return Err("a domain name over 253 bytes");
         }
         Ok(NamePattern { domain: normal, coverage })
     }
@@ -263,16 +311,44 @@ mod tests {
             "::1",
             "[::1]",
             "fe80::1%eth0",
+            "fe80::1%eth0.100",
         ] {
             check(none, None);
         }
-        for none in ["a\0b", "a\nb.example", "a\u{7f}", "ü\u{85}.example"] {
+        for none in ["a\0b", "a\nb.example", "a\u{7f}", "\x1f\u{85}.example"] {
             check(none, None);
         }
         check(&"a.".repeat(127), Some("a.".repeat(127).trim_end_matches('.')));
         check(&"ab.".repeat(85), None);
         check(&"ü".repeat(600), None);
-        assert_eq!(normalise(b"a\xff.example"), None);
+    }
+
+    /// A byte that made the whole name none let traffic through that was denied by the name's end.
+    #[test]
+    fn no_byte_but_a_control_makes_a_name_none() {
+        let blocked = NamePattern::parse(".blocked.example").unwrap();
+        let check = |label: &[u8], want: &str| {
+            let name = normalise(&[label, b".Blocked.example"].concat()).unwrap();
+            assert_eq!(*name, format!("{want}.blocked.example"), "{}", label.escape_ascii());
+            assert!(blocked.matches(&name), "{name}");
+        };
+        check(b"W\xff", "w%ff");
+        check(b"w%ff", "w%25ff");
+        check(b"w%25ff", "w%2525ff");
+        check("W\u{85}ü".as_bytes(), "w%c2%85%c3%bc");
+        check(b"\xe3\x80\x82\xff", ".%ff");
+        check(b"\xc3", "%c3");
+        check(b" ", " ");
+        check(b"::1%x", "::1%25x");
+        // Otherwise this and xn--%ff-… as it is would be the same.
+        let [escaped, raw] = ["%ffü".as_bytes(), b"xn--\xff-"].map(|name| normalise(name).unwrap());
+        assert!(escaped.starts_with("xn--%25ff-") && raw.starts_with("xn--%ff-"), "{escaped} {raw}");
+        // As long as a name may be, and longer as it is compared.
+        check(&[0xff; 237], &"%ff".repeat(237));
+        assert_eq!(normalise(&[&[0xff; 238][..], b".blocked.example"].concat()), None);
+        for byte in (0x20..=0xff).filter(|byte| *byte != 0x7f) {
+            assert!(blocked.matches(&normalise(&[&[byte], &b".blocked.example"[..]].concat()).unwrap()));
+        }
     }
 
     #[test]

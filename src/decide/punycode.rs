@@ -10,7 +10,7 @@ const INITIAL_BIAS: u32 = 72;
 const INITIAL_N: u32 = 0x80;
 
 /// Appends the encoding of `label`, which is lower-cased, without the `xn--` (RFC 3492 §6.3). `None` if a number grows
-/// out of 32 bits, which no label that fits a name does.
+/// out of 32 bits, which no label of a name does; `out` then has its beginning.
 pub(super) fn encode(label: &[char], out: &mut String) -> Option<()> {
     out.extend(label.iter().filter(|c| c.is_ascii()));
     let basic = u32::try_from(label.iter().filter(|c| c.is_ascii()).count()).ok()?;

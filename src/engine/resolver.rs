@@ -269,8 +269,8 @@ impl Driver {
                     }
                 }
                 Action::Close { exchange } => self.sockets.close(exchange),
-                Action::AskSystem { name } => {
-                    if !self.system.ask(name.clone()) {
+                Action::AskSystem { name, source } => {
+                    if !self.system.ask(name.clone(), source) {
                         self.resolver.system_answered(&name, None, Instant::now());
                     }
                 }

@@ -22,8 +22,13 @@ use outbox::Outbox;
 pub use outbox::{ExchangeId, Transport};
 use pair::{Pair, Progress};
 
-/// Names being looked up at once. Each may hold two sockets; beyond it a lookup fails at once.
-pub const MAX_LOOKUPS: usize = 128;
+/// Names being looked up at once; beyond it a lookup fails at once. At nameservers each holds two descriptors at most, so
+/// 1024 in all: one more than the client's connection that waits for it will have once it is relayed. A lookup that gets
+/// none fails.
+pub const MAX_LOOKUPS: usize = 512;
+/// Of these, begun for one source; beyond it that source's newest lookup fails, so that names which nobody answers for are
+/// the trouble of who asks for them.
+pub const MAX_LOOKUPS_PER_SOURCE: usize = MAX_LOOKUPS / 8;
 /// Askers waiting for one name; beyond it they are told at once that it failed.
 pub const MAX_WAITERS: usize = 1024;
 /// Nameservers asked; the rest of the list is not used.
@@ -59,13 +64,15 @@ pub enum ResolveError {
     Failed,
 }
 
-/// Who asked: given back with the answer, meaningless here.
+/// Who asked: given back with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
     /// The worker.
     pub worker: usize,
     /// The session in it.
     pub token: usize,
+    /// Its client, in whose share the lookup is counted.
+    pub source: IpAddr,
 }
 
 /// The answer to one lookup.
@@ -120,6 +127,8 @@ pub enum Action {
     AskSystem {
         /// For what.
         name: Arc<str>,
+        /// For whom.
+        source: IpAddr,
     },
     /// Hand over an answer.
     Answer(Answer),
@@ -134,7 +143,7 @@ pub struct Counts {
     pub local: u32,
     /// Of these, joined to one for the same name under way.
     pub joined: u32,
-    /// Of these, failed at [`MAX_LOOKUPS`] or [`MAX_WAITERS`].
+    /// Of these, failed at [`MAX_LOOKUPS`], [`MAX_LOOKUPS_PER_SOURCE`] or [`MAX_WAITERS`].
     pub limited: u32,
     /// Messages sent to nameservers, those sent once more included.
     pub queries: u32,
@@ -167,6 +176,8 @@ struct LookupId(u32);
 #[derive(Debug)]
 struct Lookup {
     name: Arc<str>,
+    /// The first asker's, in whose share it is until it is over, whoever joins it.
+    source: IpAddr,
     waiters: Vec<Asker>,
     work: Work,
 }
@@ -246,7 +257,7 @@ impl Resolver {
             self.outbox.count(|c| &mut c.joined);
             return lookup.join(asker, now);
         }
-        if self.lookups.len() >= MAX_LOOKUPS && !self.drop_late() {
+        if !self.make_room(asker.source) {
             self.outbox.count(|c| &mut c.limited);
             return self.outbox.answer(&name, asker, &limited);
         }
@@ -332,20 +343,29 @@ impl Resolver {
         let id = LookupId(self.next_lookup);
         self.next_lookup = self.next_lookup.wrapping_add(1);
         let work = if self.settings.nameservers.is_empty() {
-            self.outbox.ask_system(&name);
+            self.outbox.ask_system(&name, asker.source);
             Work::System { timeout: self.settings.timeout, deadline: None }
         } else {
             Work::Servers(Pair::begin(id, name.clone(), self.settings.clone(), now, &mut self.outbox))
         };
-        let mut lookup = Lookup { name: name.clone(), waiters: Vec::new(), work };
+        let mut lookup = Lookup { name: name.clone(), source: asker.source, waiters: Vec::new(), work };
         lookup.join(asker, now);
         self.by_name.insert(name, id);
         self.lookups.insert(id, lookup);
     }
 
-    /// Gives up one lookup that nobody waits for; false if there is none.
-    fn drop_late(&mut self) -> bool {
-        let late = self.lookups.iter().find(|(_, l)| matches!(l.work, Work::Late(_))).map(|(id, _)| *id);
+    /// Whether one more lookup may begin for `source`.
+    fn make_room(&mut self, source: IpAddr) -> bool {
+        // At most MAX_LOOKUPS: not worth counters that could go wrong.
+        let own = self.lookups.values().filter(|lookup| lookup.source == source).count();
+        (own < MAX_LOOKUPS_PER_SOURCE || self.drop_late(|lookup| lookup.source == source))
+            && (self.lookups.len() < MAX_LOOKUPS || self.drop_late(|_| true))
+    }
+
+    /// Gives up one of these lookups that nobody waits for; false if there is none.
+    fn drop_late(&mut self, of: impl Fn(&Lookup) -> bool) -> bool {
+        let is_late = |lookup: &Lookup| matches!(lookup.work, Work::Late(_)) && of(lookup);
+        let late = self.lookups.iter().find(|(_, lookup)| is_late(lookup)).map(|(id, _)| *id);
         let Some(Lookup { work: Work::Late(pair), .. }) = late.and_then(|id| self.lookups.remove(&id)) else {
             return false;
         };
@@ -355,7 +375,7 @@ impl Resolver {
 
     /// Moves a lookup on if it has its answer.
     fn advance(&mut self, id: LookupId, now: Instant) {
-        let Some(Lookup { name, mut waiters, work }) = self.lookups.remove(&id) else { return };
+        let Some(Lookup { name, source, mut waiters, work }) = self.lookups.remove(&id) else { return };
         let work = match work {
             Work::Servers(pair) => match pair.progress(now) {
                 Progress::Pending => Work::Servers(pair),
@@ -382,7 +402,7 @@ impl Resolver {
             }
             work @ Work::System { .. } => work,
         };
-        self.lookups.insert(id, Lookup { name, waiters, work });
+        self.lookups.insert(id, Lookup { name, source, waiters, work });
     }
 
     /// Answers those who wait, and remembers.

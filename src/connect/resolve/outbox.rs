@@ -1,7 +1,7 @@
 //! What the resolver wants done, and which exchange with a server belongs to what.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::cache::Entry;
@@ -96,9 +96,9 @@ impl Outbox {
         self.places.get(&exchange).copied()
     }
 
-    pub(super) fn ask_system(&mut self, name: &Arc<str>) {
+    pub(super) fn ask_system(&mut self, name: &Arc<str>, source: IpAddr) {
         self.count(|c| &mut c.system);
-        self.actions.push_back(Action::AskSystem { name: name.clone() });
+        self.actions.push_back(Action::AskSystem { name: name.clone(), source });
     }
 
     pub(super) fn answer(&mut self, name: &str, asker: Asker, entry: &Entry) {

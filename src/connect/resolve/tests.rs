@@ -74,15 +74,21 @@ impl Net {
                     let at = self.open.iter().position(|o| o.exchange == exchange).expect("open");
                     self.open.remove(at);
                 }
-                Action::AskSystem { name } => self.system.push(name),
+                Action::AskSystem { name, .. } => self.system.push(name),
                 Action::Answer(answer) => self.answers.push(answer),
             }
         }
     }
 
     fn ask(&mut self, name: &str) {
+        // Each from a client of its own.
+        let source = Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(self.askers).unwrap());
+        self.ask_from(source.into(), name);
+    }
+
+    fn ask_from(&mut self, source: IpAddr, name: &str) {
         self.askers += 1;
-        self.resolver.lookup(name, Asker { worker: 0, token: self.askers }, self.now);
+        self.resolver.lookup(name, Asker { worker: 0, token: self.askers, source }, self.now);
         self.pump();
     }
 
@@ -98,6 +104,17 @@ impl Net {
         let open = self.query(qtype);
         self.resolver.received(open.exchange, &reply.to(&open.message), self.now);
         self.pump();
+    }
+
+    /// Answers what is under way for a name.
+    fn reply_to(&mut self, name: &str, reply: &Reply) {
+        let is_for = |open: &&Open| &*parse_query(&open.message).unwrap().name == name;
+        let open: Vec<Open> = self.open.iter().filter(is_for).cloned().collect();
+        assert!(!open.is_empty());
+        for open in open {
+            self.resolver.received(open.exchange, &reply.to(&open.message), self.now);
+            self.pump();
+        }
     }
 
     #[track_caller]
@@ -419,6 +436,31 @@ fn lookups_and_waiters_are_bounded() {
     net.pass(TIMEOUT);
     net.answers.clear();
     net.ask("other.example");
+    net.reply_both(&Reply::addrs(&["192.0.2.1"], 60));
+    assert_eq!(net.answer().0, "192.0.2.1");
+}
+
+/// One client with as many names that nobody answers for as there were places was enough to stop all others.
+#[test]
+fn a_source_has_a_share_of_the_lookups() {
+    let [greedy, other] = ["192.168.1.66", "192.168.1.20"].map(|addr| addr.parse::<IpAddr>().unwrap());
+    let mut net = Net::new(1);
+    for n in 0..MAX_LOOKUPS_PER_SOURCE {
+        net.ask_from(greedy, &format!("host{n}.example"));
+    }
+    net.ask_from(greedy, "one.too.many.example");
+    net.expect("Failed", 0);
+    // What is under way already costs nothing more.
+    net.ask_from(greedy, "host0.example");
+    assert!(net.answers.is_empty());
+    net.ask_from(other, "example.com");
+    net.reply_to("example.com", &Reply::addrs(&["192.0.2.1", "2001:db8::1"], 60));
+    assert_eq!(net.answer().0, "2001:db8::1 192.0.2.1");
+    assert_eq!(net.resolver.counts().limited, 1);
+    // The share comes back.
+    net.pass(TIMEOUT);
+    net.answers.clear();
+    net.ask_from(greedy, "one.too.many.example");
     net.reply_both(&Reply::addrs(&["192.0.2.1"], 60));
     assert_eq!(net.answer().0, "192.0.2.1");
 }

@@ -28,7 +28,8 @@ pub(super) fn begin(name: &str, session: &Session, tools: &mut Tools<'_>) -> Beg
     if let Some(entry) = tools.answers.get(name, tools.now) {
         return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));
     }
-    if let Err(error) = tools.shared.resolver.lookup(name, Asker { worker: tools.worker, token: tools.key }) {
+    let asker = Asker { worker: tools.worker, token: tools.key, source: session.client().ip() };
+    if let Err(error) = tools.shared.resolver.lookup(name, asker) {
         return Begun::Answered(Err(error));
     }
     // The resolver keeps its own time; this is for the case that its thread does not answer at all.

@@ -2,6 +2,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::connect::resolve::MAX_LOOKUPS_PER_SOURCE;
 use crate::wire::dns::testing::{Reply, TRUNCATED};
 use crate::wire::dns::{TYPE_A, TYPE_AAAA, parse_query};
 
@@ -99,6 +100,11 @@ fn closed_port() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// A session of one client.
+fn asker(worker: usize, token: usize) -> Asker {
+    Asker { worker, token, source: [192, 168, 1, 20].into() }
+}
+
 /// A running resolver and its answers.
 struct Client {
     handle: ResolverHandle,
@@ -126,7 +132,7 @@ impl Client {
     /// One lookup as text.
     #[track_caller]
     fn resolve(&self, name: &str) -> String {
-        let asker = Asker { worker: 3, token: 77 };
+        let asker = asker(3, 77);
         self.handle.lookup(name, asker).unwrap();
         let answer = self.answer();
         assert_eq!(answer.asker, asker);
@@ -267,7 +273,7 @@ fn a_hundred_lookups_are_two_queries() {
     });
     let client = Client::new(&[server.addr], PATIENT);
     for token in 0..100 {
-        client.handle.lookup("example.com", Asker { worker: 0, token }).unwrap();
+        client.handle.lookup("example.com", asker(0, token)).unwrap();
         asked.fetch_add(1, Ordering::Relaxed);
     }
     let mut tokens: Vec<usize> = (0..100).map(|_| client.answer().asker.token).collect();
@@ -284,7 +290,7 @@ fn a_hundred_lookups_are_two_queries() {
 fn an_answer_is_kept_for_its_time() {
     let server = Server::with(Reply { ttl_secs: 1, ..good() });
     let client = Client::new(&[server.addr], PATIENT);
-    client.handle.lookup("example.com", Asker { worker: 0, token: 0 }).unwrap();
+    client.handle.lookup("example.com", asker(0, 0)).unwrap();
     let valid_until = client.answer().valid_until;
     assert_eq!(client.resolve("example.com"), GOOD);
     assert_eq!(server.asked().len(), 2);
@@ -343,7 +349,7 @@ fn the_hosts_file_comes_before_the_nameservers() {
 #[test]
 fn an_overlong_name_does_not_even_get_to_the_thread() {
     let client = Client::new(&[closed_port()], PATIENT);
-    let asker = Asker { worker: 0, token: 0 };
+    let asker = asker(0, 0);
     assert_eq!(client.handle.lookup(&"a".repeat(1000), asker), Err(ResolveError::NotFound));
 }
 
@@ -352,8 +358,26 @@ fn the_thread_ends_with_the_last_handle() {
     let client = Client::new(&[closed_port()], PATIENT);
     let Client { handle, answers } = client;
     drop(handle.clone());
-    handle.lookup("192.0.2.1", Asker { worker: 0, token: 0 }).unwrap();
+    handle.lookup("192.0.2.1", asker(0, 0)).unwrap();
     assert!(answers.recv_timeout(SOON).is_ok());
     drop(handle);
     assert_eq!(answers.recv_timeout(SOON).err(), Some(mpsc::RecvTimeoutError::Disconnected));
+}
+
+/// Names whose server is silent were everybody's trouble.
+#[test]
+fn the_slow_names_of_one_client_do_not_stop_another() {
+    let server = Server::start(|query, _| {
+        let slow = parse_query(query).unwrap().name.starts_with("slow");
+        if slow { Vec::new() } else { vec![good().to(query)] }
+    });
+    let client = Client::new(&[server.addr], PATIENT);
+    let greedy = |token| Asker { source: [192, 168, 1, 66].into(), ..asker(0, token) };
+    for n in 0..MAX_LOOKUPS_PER_SOURCE {
+        client.handle.lookup(&format!("slow{n}.example"), greedy(n)).unwrap();
+    }
+    client.handle.lookup("quick.example", greedy(usize::MAX)).unwrap();
+    let refused = client.answer();
+    assert_eq!((refused.asker.token, refused.result), (usize::MAX, Err(ResolveError::Failed)));
+    assert_eq!(client.resolve("example.com"), GOOD);
 }
