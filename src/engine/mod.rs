@@ -7,6 +7,7 @@
 mod admission;
 mod connection;
 mod dialled;
+mod handle;
 mod listening;
 mod reporter;
 pub mod resolver;
@@ -19,5 +20,6 @@ mod worker;
 
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
+pub use handle::{Command, Handle, Shared, prepare};
 pub use listening::{Binding, bind, diff};
-pub use worker::{Command, Handle, Shared, prepare, share_out, spawn};
+pub use worker::{share_out, spawn};

@@ -4,18 +4,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 
-use super::admission::Admission;
 use super::connection::{Connection, Fate, ROLES};
-use super::dialled::Dialled;
+use super::handle::{Command, Handle, Prepared, Shared, WAKER};
 use super::listening::{Binding, key as listener_key};
-use super::resolver::ResolverHandle;
 use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
@@ -26,7 +23,7 @@ use crate::connect::resolve::cache::{AnswerCache, Entry};
 use crate::decide::L4;
 use crate::decide::rules::Locals;
 use crate::logging;
-use crate::metrics::{Limit, Metrics};
+use crate::metrics::Limit;
 use crate::relay::Loan;
 use crate::session::Session;
 use crate::sys::socket::{self, Outgoing};
@@ -46,85 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Names whose addresses a worker remembers, so that it need not ask the resolver's thread.
 const REMEMBERED_NAMES: usize = 512;
 
-/// The waker's token, and those of listeners: above every session's.
-const WAKER: Token = Token(usize::MAX);
+/// The tokens of listeners, above every session's.
 const FIRST_LISTENER: usize = usize::MAX - MAX_LISTENERS;
 const MAX_LISTENERS: usize = 4096;
-
-/// What all workers share.
-pub struct Shared {
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Limits.
-    pub admission: Admission,
-    /// Names to addresses.
-    pub resolver: ResolverHandle,
-    /// Our own connections to servers.
-    pub dialled: Dialled,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum Command {
-    /// A new plan, with all of its listeners: those without a socket run already.
-    Plan(Arc<Plan>, Vec<(Listener, Option<std::net::TcpListener>)>),
-    /// What the rules must know of this machine has changed.
-    Locals(Arc<Locals>),
-    /// The resolver's answer to this worker.
-    Answer(Answer),
-    /// Accept nothing more; end when all sessions have, or at this time.
-    Drain(Instant),
-    /// Log the live connections.
-    Report,
-}
-
-/// A running worker.
-#[derive(Debug)]
-pub struct Handle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Handle {
-    /// Tells the worker; one that has ended hears nothing.
-    pub fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            // A worker that cannot be woken reads its commands at its next event.
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// A second way to tell it.
-    pub fn another(&self) -> Handle {
-        Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
-    }
-
-    /// Waits until the worker has ended.
-    pub fn join(mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A worker that is not running yet: its handle can be given to others first.
-#[derive(Debug)]
-pub struct Prepared {
-    poll: Poll,
-    inbox: Receiver<Command>,
-}
-
-/// Makes the channel of a worker.
-///
-/// # Errors
-/// No poll or waker is to be had.
-pub fn prepare() -> io::Result<(Handle, Prepared)> {
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let (commands, inbox) = channel();
-    Ok((Handle { commands, waker, thread: None }, Prepared { poll, inbox }))
-}
 
 /// Starts a prepared worker; it learns its plan by [`Command::Plan`].
 ///
