@@ -69,7 +69,7 @@ pub struct Direction {
     body: Body,
     /// Bytes delivered to the sink.
     delivered: u64,
-    /// Bytes copied since the direction was last found idle or slow.
+    /// Bytes copied since the last transfer through a pipe that was small, or for which there was no pipe.
     run: u32,
 }
 

@@ -10,9 +10,6 @@ use super::direction::{Direction, Failed, Turn};
 use super::{End, Loan, Side};
 use crate::wire::http1::{self, Framing, HeadEnd};
 
-/// Largest head of a response, in bytes.
-const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-
 /// Interim responses to one request: a server that reports progress sends one now and then, one that sends more keeps its
 /// client busy for nothing.
 const MAX_INTERIM: u8 = 100;
@@ -186,7 +183,7 @@ impl Exchange {
         let Answer::Head { buffer, end } = &mut self.answer else { return Ok(true) };
         let mut found = end.find(buffer);
         while found.is_none() {
-            if buffer.len() > MAX_RESPONSE_HEAD {
+            if buffer.len() > http1::MAX_HEAD {
                 return Err(Progress::BadResponse);
             }
             if !server.ready.readable {
