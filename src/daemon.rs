@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Mode, Plan};
 use crate::decide::rules::Locals;
-use crate::engine::{self, Admission, Binding, Command, Effective, Handle, Shared, resolver};
+use crate::engine::{self, Admission, Binding, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
@@ -68,6 +68,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         metrics: Arc::clone(&metrics),
         admission: Admission::new(effective),
         resolver: resolver.clone(),
+        dialled: Dialled::new(workers),
     });
 
     let locals = Arc::new(locals(&plan));
@@ -105,7 +106,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
             _ => break,
         }
     }
-    daemon.stop();
+    daemon.stop(signals);
     Ok(())
 }
 
@@ -249,10 +250,26 @@ impl Daemon {
         }
     }
 
-    fn stop(self) {
+    /// Ends when the sessions have, or their time, or when a second signal asks for it.
+    fn stop(self, mut signals: Signals) {
         let until = Instant::now() + self.plan.timeouts.drain;
         log::info!("Stopping: up to {} ms for the sessions to end", self.plan.timeouts.drain.as_millis());
         self.tell_all(|| Command::Drain(until));
+        let workers: Vec<Handle> = self.workers.iter().map(Handle::another).collect();
+        let hurry = move || {
+            for signal in signals.forever() {
+                for worker in &workers {
+                    match signal {
+                        SIGTERM | SIGINT => worker.tell(Command::Drain(Instant::now())),
+                        SIGUSR1 => worker.tell(Command::Report),
+                        _ => {}
+                    }
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".into()).spawn(hurry) {
+            log::warn!("a second signal will not be heard: {error}");
+        }
         for worker in self.workers {
             worker.join();
         }

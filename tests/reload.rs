@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::client::{End, Http, connect_via_proxy_header, expect_bytes, is_open, read_end};
 use common::daemon::Daemon;
+use common::dns::NameServer;
 use common::origin::{Origin, finish};
 use common::{free_port, wait_for};
 
@@ -208,6 +209,46 @@ fn sigterm_drains_and_exits_0() {
         daemon.wait_exit(Duration::from_secs(14)).expect("it did not exit when the last session was over");
     assert_eq!(status.code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(14));
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    for (first, second) in [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGTERM)] {
+        let port = free_port();
+        let config = config(&[port], ACCEPT).replace("drain: 1500", "drain: 60000");
+        let mut daemon = Daemon::start(&config, &[port]);
+        let origin = Origin::echo("127.0.0.1:0");
+        let mut running = connect_via_proxy_header(at(port), origin.addr);
+        running.write_all(b"x").unwrap();
+        expect_bytes(&mut running, b"x");
+        daemon.signal(first);
+        wait_for("the listener to close", || TcpStream::connect(at(port)).is_err().then_some(()));
+        assert!(is_open(&mut running, Duration::from_millis(200)));
+        daemon.signal(second);
+        assert_eq!(daemon.wait_exit(common::PATIENCE).expect("it went on draining").code(), Some(0));
+    }
+}
+
+#[test]
+fn what_other_nameservers_said_is_forgotten() {
+    let origin = common::origin::HttpOrigin::start("127.0.0.1:0");
+    let servers = [(); 2].map(|()| NameServer::with("127.0.0.1:0", &[("a.example", &["127.0.0.1"])]));
+    let port = free_port();
+    let plan = |server: &NameServer| {
+        let config = config(&[port], ACCEPT).replace("proxyproto", "http");
+        format!("dnsNameservers: ['{}']\n{config}", server.addr)
+    };
+    let daemon = Daemon::start(&plan(&servers[0]), &[port]);
+    let get = format!("GET http://a.example:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr().port());
+    // More than there are workers, so that each has an answer to forget.
+    let ask = || (0..40).for_each(|_| assert_eq!(Http::connect(at(port)).ask(&get).status, 200));
+    ask();
+    let asked = servers[0].asked("a.example");
+    daemon.reload(&plan(&servers[1]));
+    daemon.wait_log(&["Reloaded"]);
+    ask();
+    assert_eq!(servers[0].asked("a.example"), asked);
+    assert!(servers[1].asked("a.example") > 0, "an answer of the old nameserver was used");
 }
 
 #[test]

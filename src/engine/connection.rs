@@ -25,12 +25,12 @@ use self::lingering::{LINGER, Lingering};
 use self::resolving::{Begun, Resolving};
 use self::stage::Stage;
 use self::tunnelling::Tunnelling;
+use super::dialled::Trace;
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
-use crate::relay::exchange::Exchange;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
 use crate::sys::socket;
@@ -54,8 +54,12 @@ pub(super) enum Fate {
 pub(super) struct Connection {
     client: End,
     server: Option<End>,
+    /// That of the server's socket.
+    trace: Option<Trace>,
     /// The race that the server won, or that is on.
     race: Race,
+    /// It has answered a request on this connection already.
+    reused: bool,
     stage: Stage,
     deadline: Option<Instant>,
     /// It stands in the worker's queue already.
@@ -78,7 +82,9 @@ impl Connection {
             // A fresh socket has room.
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
+            trace: None,
             race: Race::default(),
+            reused: false,
             stage: Stage::Over,
             deadline: None,
             queued: false,
@@ -103,12 +109,21 @@ impl Connection {
     }
 
     /// Begins the session.
-    pub fn start(&mut self, mut session: Box<Session>, wish: Wish, tools: &mut Tools<'_>) -> Fate {
+    ///
+    /// `ours`: this program itself has dialled it.
+    pub fn start(
+        &mut self,
+        mut session: Box<Session>,
+        wish: Wish,
+        ours: bool,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if tools.registry.register(&mut self.client.stream, Token(tools.key * ROLES), interest).is_err() {
             return self.finish(CloseReason::OutOfResources, Wire::Reset, tools);
         }
-        let step = tools.ask(|env| session.start(wish, env));
+        let step =
+            tools.ask(|env| if ours { session.comes_back(wish, env) } else { session.start(wish, env) });
         self.carry_out(session, step, tools)
     }
 
@@ -136,13 +151,19 @@ impl Connection {
         let Some(attempt) = self.race.attempt(role) else { return Fate::Stays };
         if let Stage::Dialling(_, dialling) = &mut self.stage {
             let failed = event.is_error() || event.is_write_closed();
-            if let Some(stream) = dialling.reported(attempt, event.is_writable(), failed, tools.now) {
+            if let Some((stream, trace)) = dialling.reported(attempt, event.is_writable(), failed, tools.now)
+            {
+                self.trace = Some(trace);
                 self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
-                return self.connected(tools);
+                self.reused = false;
+                return match self.stage.take_session() {
+                    Some(session) => self.connected(session, tools),
+                    None => Fate::Stays,
+                };
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
-            self.server = None;
+            self.drop_server();
         } else if let Some(server) = &mut self.server {
             server.ready.merge(ready);
         }
@@ -306,23 +327,24 @@ impl Connection {
 
     fn take_answer(&mut self, result: Result<Vec<IpAddr>, ResolveError>, tools: &mut Tools<'_>) -> Fate {
         let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+        tools.shared.metrics.dns_answered(!matches!(result, Err(ResolveError::Failed)));
         let step = tools.ask(|env| session.resolved(result, env));
         self.carry_out(session, step, tools)
     }
 
     fn start_dialling(
         &mut self,
-        mut session: Box<Session>,
+        session: Box<Session>,
         addrs: Vec<SocketAddr>,
         tools: &mut Tools<'_>,
     ) -> Fate {
         self.life.open(&session);
         if let Some(server) = self.server.take_if(|server| leads_to(server, &addrs)) {
             self.server = Some(server);
-            let step = session.connected();
-            return self.carry_out(session, step, tools);
+            self.reused = true;
+            return self.connected(session, tools);
         }
-        self.server = None;
+        self.drop_server();
         self.race = self.race.next();
         let plan = session.plan();
         let rounds = plan.output.retries.saturating_add(1);
@@ -336,7 +358,7 @@ impl Connection {
         let key = tools.key;
         let race = self.race;
         let token = |attempt: u8| Token(key * ROLES + race.role(attempt));
-        match dialling.go_on(tools.now, tools.outgoing, tools.registry, token) {
+        match dialling.go_on(tools, token) {
             Standing::Until(until) => {
                 self.set_deadline(Some(until), tools);
                 Fate::Stays
@@ -347,11 +369,20 @@ impl Connection {
                 let step = session.dial_failed(error);
                 self.carry_out(session, step, tools)
             }
+            Standing::Own => {
+                let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+                let step = tools.ask(|env| session.leads_here(env));
+                self.carry_out(session, step, tools)
+            }
         }
     }
 
-    fn connected(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+    fn drop_server(&mut self) {
+        self.server = None;
+        self.trace = None;
+    }
+
+    fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
         let step = session.connected();
         self.carry_out(session, step, tools)
     }
@@ -415,7 +446,7 @@ impl Connection {
             exchanging::Turn::Again => Fate::Yields,
             exchanging::Turn::Finished { client_reusable, server_reusable } => {
                 if !server_reusable {
-                    self.server = None;
+                    self.drop_server();
                 }
                 if !client_reusable || tools.draining {
                     return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
@@ -431,33 +462,22 @@ impl Connection {
     }
 
     fn next_request(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
-        let surplus = exchange.into_surplus();
-        let step = tools.ask(|env| session.next_request(surplus, env));
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        let (session, step) = exchanging.next_request(tools);
         self.carry_out(session, step, tools)
     }
 
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
-        let Some((mut session, exchange)) = self.leave_exchange(tools) else { return Fate::Stays };
-        self.server = None;
-        let step = session.exchange_failed(reason, exchange.is_answered());
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        self.drop_server();
+        let (session, step) = exchanging.fail(reason, self.reused, tools.loan);
         self.carry_out(session, step, tools)
-    }
-
-    fn leave_exchange(&mut self, tools: &mut Tools<'_>) -> Option<(Box<Session>, Exchange)> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Exchanging(exchanging) => Some(exchanging.end(tools.loan)),
-            stage => {
-                self.stage = stage;
-                None
-            }
-        }
     }
 
     /// Ends the session; the client may still have to hear its last words.
     fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
         self.stage.close(tools.loan);
-        self.server = None;
+        self.drop_server();
         self.life.close(reason, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         match wire {

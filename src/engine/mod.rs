@@ -6,6 +6,8 @@
 
 mod admission;
 mod connection;
+mod dialled;
+mod handle;
 mod listening;
 mod reporter;
 pub mod resolver;
@@ -17,5 +19,7 @@ mod tools;
 mod worker;
 
 pub use admission::{Admission, Effective};
+pub use dialled::Dialled;
+pub use handle::{Command, Handle, Shared, prepare};
 pub use listening::{Binding, bind, diff};
-pub use worker::{Command, Handle, Shared, prepare, share_out, spawn};
+pub use worker::{share_out, spawn};

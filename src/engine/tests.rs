@@ -43,8 +43,12 @@ fn start(listener: &str, settings: &str) -> Running {
     .unwrap();
     let metrics = Arc::new(Metrics::new());
     let limits = Effective::of(plan.limits, 1024);
-    let shared =
-        Arc::new(Shared { metrics: Arc::clone(&metrics), admission: Admission::new(limits), resolver });
+    let shared = Arc::new(Shared {
+        metrics: Arc::clone(&metrics),
+        admission: Admission::new(limits),
+        resolver,
+        dialled: Dialled::new(1),
+    });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
     spawn(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
     let listeners = share_out(bindings, 1).remove(0);
@@ -162,6 +166,47 @@ fn a_server_that_ends_a_kept_connection_is_let_go() {
     head(&mut server);
     server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     assert!(head(&mut client).starts_with("HTTP/1.1 204"));
+    assert_eq!(running.stop(), 0);
+}
+
+/// It may have been on its way to closing: the client, who had an answer on this connection already, repeats its request.
+#[test]
+fn a_kept_server_that_closes_without_an_answer_closes_the_client_without_one() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: a\r\n\r\n", origin.local_addr().unwrap());
+    let mut client = running.connect();
+    client.write_all(request.as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    head(&mut client);
+    client.write_all(request.as_bytes()).unwrap();
+    head(&mut server);
+    drop(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "");
+    // On a fresh connection it is the server's fault.
+    let mut client = running.connect();
+    client.write_all(request.as_bytes()).unwrap();
+    let mut server = patient(origin.accept().unwrap().0);
+    head(&mut server);
+    drop(server);
+    assert!(head(&mut client).starts_with("HTTP/1.1 502"));
+    running.counts("calamary_closed{reason=\"server_reset\"} 2");
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn lookups_are_counted_with_what_became_of_them() {
+    let running = start("mode: http", ACCEPT_ALL);
+    let mut client = running.connect();
+    client.write_all(b"GET http://localhost:1/ HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    head(&mut client);
+    running.counts("calamary_dns_lookups 1");
+    running.counts("calamary_dns_answers 1");
+    running.counts("calamary_dns_failures 0");
     assert_eq!(running.stop(), 0);
 }
 

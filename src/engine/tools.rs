@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use mio::Registry;
 
+use super::handle::Shared;
 use super::reporter::Reporter;
 use super::timers::Timers;
-use super::worker::Shared;
 use crate::config::Plan;
 use crate::connect::resolve::cache::AnswerCache;
 use crate::decide::rules::Locals;

@@ -4,17 +4,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 
-use super::admission::Admission;
 use super::connection::{Connection, Fate, ROLES};
+use super::handle::{Command, Handle, Prepared, Shared, WAKER};
 use super::listening::{Binding, key as listener_key};
-use super::resolver::ResolverHandle;
 use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
@@ -25,7 +23,7 @@ use crate::connect::resolve::cache::{AnswerCache, Entry};
 use crate::decide::L4;
 use crate::decide::rules::Locals;
 use crate::logging;
-use crate::metrics::{Limit, Metrics};
+use crate::metrics::Limit;
 use crate::relay::Loan;
 use crate::session::{Budget, Session};
 use crate::sys::socket::{self, Outgoing};
@@ -37,7 +35,7 @@ const EVENTS: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 64;
 
 /// How long the queue may be worked off before the poll is asked again: what bulk transfers add to others' latency.
-const POLL_EVERY: Duration = Duration::from_millis(1);
+const POLL_EVERY: Duration = Duration::from_millis(2);
 
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,83 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Names whose addresses a worker remembers, so that it need not ask the resolver's thread.
 const REMEMBERED_NAMES: usize = 512;
 
-/// The waker's token, and those of listeners: above every session's.
-const WAKER: Token = Token(usize::MAX);
+/// The tokens of listeners, above every session's.
 const FIRST_LISTENER: usize = usize::MAX - MAX_LISTENERS;
 const MAX_LISTENERS: usize = 4096;
-
-/// What all workers share.
-pub struct Shared {
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Limits.
-    pub admission: Admission,
-    /// Names to addresses.
-    pub resolver: ResolverHandle,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum Command {
-    /// A new plan, with all of its listeners: those without a socket run already.
-    Plan(Arc<Plan>, Vec<(Listener, Option<std::net::TcpListener>)>),
-    /// What the rules must know of this machine has changed.
-    Locals(Arc<Locals>),
-    /// The resolver's answer to this worker.
-    Answer(Answer),
-    /// Accept nothing more; end when all sessions have, or at this time.
-    Drain(Instant),
-    /// Log the live connections.
-    Report,
-}
-
-/// A running worker.
-#[derive(Debug)]
-pub struct Handle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Handle {
-    /// Tells the worker; one that has ended hears nothing.
-    pub fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            // A worker that cannot be woken reads its commands at its next event.
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// A second way to tell it.
-    pub fn another(&self) -> Handle {
-        Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
-    }
-
-    /// Waits until the worker has ended.
-    pub fn join(mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A worker that is not running yet: its handle can be given to others first.
-#[derive(Debug)]
-pub struct Prepared {
-    poll: Poll,
-    inbox: Receiver<Command>,
-}
-
-/// Makes the channel of a worker.
-///
-/// # Errors
-/// No poll or waker is to be had.
-pub fn prepare() -> io::Result<(Handle, Prepared)> {
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let (commands, inbox) = channel();
-    Ok((Handle { commands, waker, thread: None }, Prepared { poll, inbox }))
-}
 
 /// Starts a prepared worker; it learns its plan by [`Command::Plan`].
 ///
@@ -362,10 +286,19 @@ impl Worker {
             Mode::Transparent => self.original_destination(&stream, listener),
             Mode::Http | Mode::ProxyProtocol => Wish::Lost,
         };
+        let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
-        self.with(key, now, |connection, tools| connection.start(session, wish, tools));
+        self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
+    }
+
+    /// Whether a redirected connection is one that this program has dialled: a firewall rule for this machine's own
+    /// connections that does not leave ours out.
+    fn comes_back(&self, client: SocketAddr, dest: SocketAddr) -> bool {
+        let ip = client.ip();
+        let local = ip.is_loopback() || self.locals.addrs.binary_search(&ip).is_ok();
+        local && self.shared.dialled.is_ours(client, dest)
     }
 
     fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
@@ -402,6 +335,9 @@ impl Worker {
             match command {
                 Command::Plan(plan, listeners) => {
                     self.outgoing = outgoing(&plan);
+                    if plan.nameservers != self.plan.nameservers {
+                        self.answers = AnswerCache::new(REMEMBERED_NAMES);
+                    }
                     self.plan = plan;
                     self.listen_on(listeners, now);
                 }

@@ -231,14 +231,9 @@ impl Metrics {
         self.dns_lookups.add(1);
     }
 
-    /// A lookup was answered: with addresses, or that there are none.
-    pub fn dns_answer(&self) {
-        self.dns_answers.add(1);
-    }
-
-    /// No nameserver answered a lookup.
-    pub fn dns_failure(&self) {
-        self.dns_failures.add(1);
+    /// A lookup ended: with an answer, be it that there are no addresses, or without one.
+    pub fn dns_answered(&self, answered: bool) {
+        if answered { &self.dns_answers } else { &self.dns_failures }.add(1);
     }
 
     /// Connections that are open now.

@@ -70,7 +70,7 @@ impl Metrics {
         let limits = Limit::ALL.into_iter().map(Limit::as_str);
         page.labelled(
             "calamary_refused",
-            "Connections refused by a limit before they were taken in.",
+            "Connections refused by a limit: when they came, or once a PROXY header had told their source.",
             "limit",
             limits.zip(&self.refused),
         )?;
@@ -83,7 +83,7 @@ impl Metrics {
         )?;
         page.counter("calamary_dns_lookups", "Names asked for.", self.dns_lookups.get())?;
         page.counter("calamary_dns_answers", "Names answered, also negatively.", self.dns_answers.get())?;
-        page.counter("calamary_dns_failures", "Names no server answered for.", self.dns_failures.get())?;
+        page.counter("calamary_dns_failures", "Names that nobody answered for.", self.dns_failures.get())?;
         let dropped = crate::logging::dropped();
         page.counter("calamary_log_dropped", "Log lines lost to an output that was full or gone.", dropped)?;
         self.write_process(&mut page)
@@ -217,8 +217,8 @@ mod tests {
         metrics.dial_error(DialError::TimedOut);
         metrics.connection_refused(Limit::PerSource);
         metrics.dns_lookup();
-        metrics.dns_answer();
-        metrics.dns_failure();
+        metrics.dns_answered(true);
+        metrics.dns_answered(false);
         let text = metrics.render();
         let lines: HashSet<&str> = text.lines().collect();
         for want in [

@@ -207,6 +207,10 @@ impl Exchange {
         let all = std::mem::take(buffer);
         let (head, rest) = all.split_at(found.unwrap_or_default().min(all.len()));
         let response = http1::parse_response(head, &self.asked.method).map_err(|_| Progress::BadResponse)?;
+        if self.asked.minor == 0 && response.body == Framing::Chunked {
+            // Not allowed (RFC 9112 §6.1): the client would take the chunks for the body.
+            return Err(Progress::BadResponse);
+        }
         if response.interim && self.interim >= MAX_INTERIM {
             return Err(Progress::BadResponse);
         }

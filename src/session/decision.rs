@@ -247,6 +247,12 @@ impl Session {
         self.close(CloseReason::Incomplete)
     }
 
+    /// What the `always` rule could not see in the facts.
+    pub(super) fn deny_always(&mut self, env: &mut Env<'_>) -> Step {
+        self.announce(Verdict { action: Action::Deny, rule: RuleId::Always }, env);
+        self.refuse(env)
+    }
+
     pub(super) fn announce(&mut self, verdict: Verdict, env: &mut Env<'_>) {
         self.verdict = Some(verdict);
         env.report.verdict(self, verdict);

@@ -166,12 +166,29 @@ impl Session {
         }
     }
 
+    /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
+    pub fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        if let Wish::Address(addr) = wish {
+            self.facts.port = Known::Is(addr.port());
+            self.facts.dest = Known::Is(addr.ip().to_canonical());
+        }
+        self.wish = wish;
+        self.deny_always(env)
+    }
+
+    /// The addresses of the last [`Step::Dial`] turned out to be this machine's own.
+    pub fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
+        self.deny_always(env)
+    }
+
     /// The client sent something.
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head.
+            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
+            // rules of that moment.
             self.waiting_since = env.now;
+            self.plan = Arc::clone(env.plan);
         }
         self.prelude.extend_from_slice(bytes);
         match self.look(env) {

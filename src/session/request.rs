@@ -97,6 +97,13 @@ impl Session {
         }
     }
 
+    /// The server, which had answered this client before, closed without a word. It may never have seen the request, so the
+    /// client, which knows whether that may be sent twice, is told nothing and repeats it (RFC 9112 §9.3.1).
+    pub fn kept_server_left(&mut self) -> Step {
+        self.go(State::Closed);
+        Step::Close(Closing { reason: CloseReason::ServerReset, wire: Wire::Quiet })
+    }
+
     fn reject(&mut self, reject: Reject) -> Step {
         self.say(http1::reply(reject.status, reject.reason, true), CloseReason::BadRequest)
     }

@@ -42,6 +42,8 @@ const EDGES: &[(State, State)] = &[
     // A denied request leaves the connection usable.
     (RequestHead, RequestHead),
     (Resolving, RequestHead),
+    // An address may turn out to be this machine's when it is dialled.
+    (Dialling, RequestHead),
     // A rule that looks at the destination may come before one that looks at the first bytes, and the other way round.
     (FirstBytes, Resolving),
     (FirstBytes, Dialling),

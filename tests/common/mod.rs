@@ -14,6 +14,8 @@ pub mod process;
 pub mod tls;
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -47,16 +49,27 @@ pub fn unique() -> u32 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A port that nothing listens on, below the range of ephemeral ports so that no outgoing connection takes it.
+/// A port that nothing listens on, below the range of ephemeral ports so that no outgoing connection takes it, and that
+/// no test program which runs at the same time is given.
 pub fn free_port() -> u16 {
     for _ in 0..10_000 {
         let offset = (std::process::id().wrapping_mul(37).wrapping_add(unique())) % 12_000;
         let port = 20_000 + offset as u16;
+        // Looking is binding for a moment, and would be in the way of another program's daemon.
+        if !reserve(port) {
+            continue;
+        }
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("::1", port)).is_ok() {
             return port;
         }
     }
     panic!("no free port");
+}
+
+/// Takes the abstract socket that stands for a port among test programs, until this one ends.
+fn reserve(port: u16) -> bool {
+    let name = SocketAddr::from_abstract_name(format!("calamary-test-port-{port}")).unwrap();
+    UnixListener::bind_addr(&name).map(std::mem::forget).is_ok()
 }
 
 /// A folder of its own, removed when the value goes away.

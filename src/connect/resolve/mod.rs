@@ -211,8 +211,11 @@ impl Resolver {
         }
     }
 
-    /// Takes over new settings. The cache stays, and so does what is under way.
+    /// Takes over new settings. What is under way goes on as it began; what other nameservers said is forgotten.
     pub fn configure(&mut self, settings: Settings) {
+        if settings.nameservers != self.settings.nameservers {
+            self.cache = AnswerCache::new(CACHE_NAMES);
+        }
         self.settings = Arc::new(settings);
     }
 

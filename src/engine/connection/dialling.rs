@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Token};
 
 use crate::connect::dial::{Dial, DialError, Dialer, MAX_ATTEMPTS};
+use crate::decide::rules::Locals;
+use crate::engine::dialled::Trace;
+use crate::engine::tools::Tools;
 use crate::relay::End;
-use crate::sys::socket::{self, Outgoing};
+use crate::sys::socket;
 
 /// Poll tokens of one connection: 0 is the client, the others are attempts to reach the server in two races.
 pub(in crate::engine) const ROLES: usize = 64;
@@ -44,8 +47,19 @@ impl Race {
 #[derive(Debug)]
 pub(super) struct Dialling {
     dialer: Dialer,
-    attempts: Vec<(u8, TcpStream)>,
+    attempts: Vec<Attempt>,
+    /// An address turned out to be this machine's.
+    own: bool,
 }
+
+#[derive(Debug)]
+struct Attempt {
+    number: u8,
+    socket: Socket,
+}
+
+/// A socket of ours and its entry among those of this program.
+pub(super) type Socket = (TcpStream, Trace);
 
 /// How a race stands.
 #[derive(Debug)]
@@ -54,40 +68,41 @@ pub(super) enum Standing {
     Until(Instant),
     /// Nobody won.
     Failed(DialError),
+    /// Nobody won, and an address was this machine's, though nobody had said so.
+    Own,
 }
 
 impl Dialling {
     /// A race to one of `addrs`.
     pub fn new(addrs: Vec<SocketAddr>, rounds: u32, timeout: Duration) -> Self {
-        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new() }
+        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false }
     }
 
     /// Starts what is to be started now. `token` gives the poll token of an attempt.
-    pub fn go_on(
-        &mut self,
-        now: Instant,
-        out: &Outgoing,
-        registry: &Registry,
-        token: impl Fn(u8) -> Token,
-    ) -> Standing {
+    pub fn go_on(&mut self, tools: &Tools<'_>, token: impl Fn(u8) -> Token) -> Standing {
         loop {
-            match self.dialer.poll(now) {
-                Dial::Start { attempt, addr } => match start(addr, out, registry, token(attempt)) {
-                    Ok(stream) => self.attempts.push((attempt, stream)),
-                    Err(error) => self.dialer.failed(attempt, &error, now),
+            match self.dialer.poll(tools.now) {
+                Dial::Start { attempt, addr } => match start(addr, token(attempt), tools) {
+                    Ok(Some(socket)) => self.attempts.push(Attempt { number: attempt, socket }),
+                    Ok(None) => {
+                        self.own = true;
+                        self.dialer.failed(attempt, &io::ErrorKind::PermissionDenied.into(), tools.now);
+                    }
+                    Err(error) => self.dialer.failed(attempt, &error, tools.now),
                 },
-                Dial::Abandon { attempt } => self.attempts.retain(|(a, _)| *a != attempt),
+                Dial::Abandon { attempt } => self.attempts.retain(|a| a.number != attempt),
                 Dial::Wait { until } => return Standing::Until(until),
+                Dial::Failed(_) if self.own => return Standing::Own,
                 Dial::Failed(error) => return Standing::Failed(error),
             }
         }
     }
 
     /// The poll reported `attempt`: its socket, if it won.
-    pub fn reported(&mut self, attempt: u8, writable: bool, failed: bool, now: Instant) -> Option<TcpStream> {
-        let at = self.attempts.iter().position(|(a, _)| *a == attempt)?;
+    pub fn reported(&mut self, attempt: u8, writable: bool, failed: bool, now: Instant) -> Option<Socket> {
+        let at = self.attempts.iter().position(|a| a.number == attempt)?;
         if failed {
-            let (_, stream) = self.attempts.swap_remove(at);
+            let (stream, _) = self.attempts.swap_remove(at).socket;
             let error = match stream.take_error() {
                 Ok(Some(error)) | Err(error) => error,
                 Ok(None) => io::Error::from(io::ErrorKind::ConnectionReset),
@@ -100,16 +115,30 @@ impl Dialling {
             return None;
         }
         self.dialer.connected(attempt);
-        let (_, stream) = self.attempts.swap_remove(at);
+        let socket = self.attempts.swap_remove(at).socket;
         self.attempts.clear();
-        Some(stream)
+        Some(socket)
     }
 }
 
-fn start(addr: SocketAddr, out: &Outgoing, registry: &Registry, token: Token) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::from_std(socket::tcp_connect(addr, out)?);
-    registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(stream)
+/// Begins to connect; nothing if that leads to this machine.
+fn start(addr: SocketAddr, token: Token, tools: &Tools<'_>) -> io::Result<Option<Socket>> {
+    let connect = || socket::tcp_connect(addr, tools.outgoing);
+    let (stream, trace) = tools.shared.dialled.dial(tools.worker, addr, connect)?;
+    if is_own(trace.local(), addr, tools.locals) {
+        let _ = socket::reset_on_close(&stream);
+        return Ok(None);
+    }
+    let mut stream = TcpStream::from_std(stream);
+    tools.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(Some((stream, trace)))
+}
+
+/// Whether a socket with the address `local` leads to this machine itself, where it must not. The kernel knows more of its
+/// own addresses than the interfaces have, such as those of a local route, and then chooses the same for both ends.
+fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
+    let same = local.ip().to_canonical() == remote.ip().to_canonical();
+    same && (!locals.allow_local || locals.tcp_ports.contains(&remote.port()))
 }
 
 /// Whether a kept connection leads to one of `addrs` and its server has neither closed it nor said anything unasked.

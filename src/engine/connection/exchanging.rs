@@ -6,7 +6,7 @@ use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
 use crate::relay::{End, Loan, Side};
-use crate::session::{self, CloseReason, Session};
+use crate::session::{self, CloseReason, Session, Step};
 
 /// An exchange, its time, and the session that goes on behind it.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Exchanging {
         let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
-                let idle = tools.plan.timeouts.idle;
+                let idle = session.plan().timeouts.idle;
                 Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle) })
             }
             Err(_) => Err(session),
@@ -98,9 +98,23 @@ impl Exchanging {
         self.exchange.close(loan);
     }
 
-    /// Ends the stage: the session goes on, and what is left of the exchange tells with what.
-    pub fn end(mut self, loan: &mut Loan) -> (Box<Session>, Exchange) {
+    /// Behind a whole response: the session, and what it does about the next request.
+    pub fn next_request(mut self, tools: &mut Tools<'_>) -> (Box<Session>, Step) {
+        self.exchange.close(tools.loan);
+        let (mut session, surplus) = (self.session, self.exchange.into_surplus());
+        let step = tools.ask(|env| session.next_request(surplus, env));
+        (session, step)
+    }
+
+    /// No whole response comes: the session, and what it does about that. `reused`: the server has answered this client
+    /// before.
+    pub fn fail(mut self, reason: CloseReason, reused: bool, loan: &mut Loan) -> (Box<Session>, Step) {
         self.exchange.close(loan);
-        (self.session, self.exchange)
+        let unheard = reused && self.exchange.delivered().1 == 0;
+        let step = match reason {
+            CloseReason::ServerReset if unheard => self.session.kept_server_left(),
+            _ => self.session.exchange_failed(reason, self.exchange.is_answered()),
+        };
+        (self.session, step)
     }
 }

@@ -24,6 +24,7 @@ pub(super) enum Begun {
 
 /// Looks `name` up.
 pub(super) fn begin(name: &str, session: &Session, tools: &mut Tools<'_>) -> Begun {
+    tools.shared.metrics.dns_lookup();
     if let Some(entry) = tools.answers.get(name, tools.now) {
         return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));
     }

@@ -43,6 +43,17 @@ impl Stage {
         }
     }
 
+    /// Takes the exchange that is under way: the stage is then over.
+    pub fn take_exchange(&mut self) -> Option<Box<Exchanging>> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Exchanging(exchanging) => Some(exchanging),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
     /// Gives back what was borrowed.
     pub fn close(&mut self, loan: &mut Loan) {
         match self {

@@ -127,6 +127,13 @@ fn a_request_ends_where_its_framing_says() {
     assert!(!broken.to_server.contains('X'), "{broken:?}");
 }
 
+/// RFC 9112 §6.1: it would take the chunks for the body.
+#[test]
+fn a_client_of_1_0_never_gets_chunks() {
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    check(Case { minor: 0, server: chunked, ..GET }, "bad response", "");
+}
+
 #[test]
 fn an_answer_before_the_request_is_whole_ends_both_connections() {
     let early = Case { body: Framing::Length(5), after_head: b"he", ..POST };

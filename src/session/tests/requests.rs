@@ -237,8 +237,7 @@ fn the_next_request_goes_by_the_new_rules() {
             (Answered(b""), "read until 7440000"),
             (Bytes(&good), "Denied 1, 403, read until 7440000"),
             (Reload(&old), ""),
-            // The one that is being waited for was begun under the plan of its beginning.
-            (Bytes(&good), "Denied 1, 403, read until 7440000"),
+            // It was waited for under the rules before, but begins under these.
             (Bytes(&good), "Accept 0, dial 203.0.113.7:80"),
         ],
     );

@@ -1,0 +1,95 @@
+//! What the rest of the daemon has of a worker: a handle to tell it things, and what all workers share.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use mio::{Poll, Token, Waker};
+
+use super::admission::Admission;
+use super::dialled::Dialled;
+use super::resolver::ResolverHandle;
+use crate::config::{Listener, Plan};
+use crate::connect::resolve::Answer;
+use crate::decide::rules::Locals;
+use crate::metrics::Metrics;
+
+/// The waker's poll token, above every session's and listener's.
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// What all workers share.
+pub struct Shared {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits.
+    pub admission: Admission,
+    /// Names to addresses.
+    pub resolver: ResolverHandle,
+    /// Our own connections to servers.
+    pub dialled: Dialled,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A new plan, with all of its listeners: those without a socket run already.
+    Plan(Arc<Plan>, Vec<(Listener, Option<std::net::TcpListener>)>),
+    /// What the rules must know of this machine has changed.
+    Locals(Arc<Locals>),
+    /// The resolver's answer to this worker.
+    Answer(Answer),
+    /// Accept nothing more; end when all sessions have, or at this time.
+    Drain(Instant),
+    /// Log the live connections.
+    Report,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Handle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Tells the worker; one that has ended hears nothing.
+    pub fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // A worker that cannot be woken reads its commands at its next event.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// A second way to tell it.
+    pub fn another(&self) -> Handle {
+        Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
+    }
+
+    /// Waits until the worker has ended.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker that is not running yet: its handle can be given to others first.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) poll: Poll,
+    pub(super) inbox: Receiver<Command>,
+}
+
+/// Makes the channel of a worker.
+///
+/// # Errors
+/// No poll or waker is to be had.
+pub fn prepare() -> io::Result<(Handle, Prepared)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let (commands, inbox) = channel();
+    Ok((Handle { commands, waker, thread: None }, Prepared { poll, inbox }))
+}
