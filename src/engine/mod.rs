@@ -19,5 +19,5 @@ mod worker;
 
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
-pub use listening::{Binding, bind, diff};
+pub use listening::{Binding, bind, bind_one, diff};
 pub use worker::{Command, Handle, Shared, prepare, share_out, spawn};
