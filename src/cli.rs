@@ -42,7 +42,7 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         say(config::DEFAULT_CONFIG);
         return ExitCode::SUCCESS;
     }
-    let source = Source::of(given.opt_str("config"));
+    let source = Source::of(given.opt_str("config"), Path::new(DEFAULT_PATH));
     let options = LoadOptions { debug: given.opt_present("debug") };
     let loaded = match source.load(options) {
         Ok(loaded) => loaded,
@@ -54,7 +54,7 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     if given.opt_present("validate") {
         return validate(&loaded);
     }
-    let problems = daemon::check_user(&loaded);
+    let problems = daemon::check(&loaded);
     if !problems.is_empty() {
         return refuse_all(&problems);
     }
@@ -77,12 +77,13 @@ pub enum Source {
 }
 
 impl Source {
-    /// The named file, which must exist; else the default file, if there is one.
-    fn of(named: Option<String>) -> Self {
-        match named {
-            Some(path) => Source::File(PathBuf::from(path)),
-            None if Path::new(DEFAULT_PATH).exists() => Source::File(PathBuf::from(DEFAULT_PATH)),
-            None => Source::Embedded,
+    /// The named file, which must exist; else the default file, if there is one. Whatever else is wrong with that, such as
+    /// a link to nowhere, its reader will say: it was not put there for nothing.
+    fn of(named: Option<String>, default: &Path) -> Self {
+        match (named, default.symlink_metadata()) {
+            (Some(path), _) => Source::File(PathBuf::from(path)),
+            (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Source::Embedded,
+            (None, _) => Source::File(default.to_owned()),
         }
     }
 
@@ -135,7 +136,14 @@ fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
         Ok(facts) => facts,
         Err(error) => return wrong(&format!("--why: {error}")),
     };
-    let explanation = why::explain(&loaded.plan.rules, &facts, &daemon::locals(&loaded.plan));
+    let locals = match daemon::locals(&loaded.plan) {
+        Ok(locals) => locals,
+        Err(error) => {
+            complain(&format!("cannot read this machine's addresses: {error}"));
+            return ExitCode::from(CANNOT_RUN);
+        }
+    };
+    let explanation = why::explain(&loaded.plan.rules, &facts, &locals);
     say(&format!("{explanation}\n"));
     ExitCode::from(explanation.exit_code())
 }
@@ -158,4 +166,25 @@ fn say(text: &str) {
 
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "calamary: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_default_file_that_is_not_there_is_replaced_by_the_embedded_one() {
+        let dir = std::env::temp_dir().join(format!("calamary-source-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("config.yml");
+        assert_eq!(Source::of(None, &path), Source::Embedded);
+        assert_eq!(Source::of(Some("other".into()), &path), Source::File("other".into()));
+        std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap();
+        let dangling = Source::of(None, &path);
+        assert_eq!(dangling, Source::File(path.clone()));
+        assert!(dangling.load(LoadOptions::default()).is_err());
+        // A folder in the way is a file.
+        assert!(Source::of(None, Path::new("/dev/null/config.yml")).load(LoadOptions::default()).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

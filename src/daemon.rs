@@ -1,22 +1,24 @@
 //! The running program: load, bind, drop privileges, start the workers, then follow signals.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+mod check;
+mod follower;
+
+use std::sync::Arc;
 use std::time::Instant;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+pub use self::check::check;
+pub use self::follower::locals;
+use self::follower::{Follower, Watch};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Mode, Plan};
-use crate::decide::rules::Locals;
-use crate::engine::{self, Admission, Binding, Command, Dialled, Effective, Handle, Shared, resolver};
+use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::sys::addresses::{self, AddressWatch};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::socket::Outgoing;
 use crate::sys::{limits, time};
@@ -27,7 +29,7 @@ use crate::sys::{limits, time};
 /// Why it cannot run, as one line for a person.
 pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), String> {
     time::init_time_zone();
-    let plan = Arc::new(loaded.plan);
+    let mut plan = loaded.plan;
     logging::init(&plan.log);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
@@ -38,14 +40,15 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     let descriptors =
         limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
     let workers = worker_count(&plan);
-    let bindings = plan
-        .listeners
-        .iter()
-        .map(|listener| engine::bind(listener, workers))
-        .collect::<Result<Vec<_>, _>>()?;
+    let bindings = engine::diff(&mut plan.listeners, &[], None, workers)?;
+    let plan = Arc::new(plan);
     #[cfg(feature = "metrics")]
-    let metrics_socket = bind_metrics(&plan)?;
-    drop_privileges(&plan, &bindings)?;
+    let metrics_socket = bind_metrics(&plan, &[])?;
+    #[cfg(feature = "metrics")]
+    let sockets = metrics_socket.iter();
+    #[cfg(not(feature = "metrics"))]
+    let sockets = [].iter();
+    drop_privileges(&plan, bindings.iter().flat_map(|binding| &binding.sockets).chain(sockets))?;
 
     let metrics = Arc::new(Metrics::new());
     metrics.rules_loaded(plan.rules.len());
@@ -71,20 +74,20 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         dialled: Dialled::new(workers),
     });
 
-    let locals = Arc::new(locals(&plan));
+    let watch = Watch::begin();
+    let locals = locals(&plan).map_err(|e| format!("cannot read this machine's addresses: {e}"))?;
+    let locals = Arc::new(locals);
     let mut handles = Vec::with_capacity(workers);
     let shares = engine::share_out(bindings, workers);
     for (index, ((mut handle, prepared), listeners)) in prepared.into_iter().zip(shares).enumerate() {
-        let (shared, plan, locals) = (Arc::clone(&shared), Arc::clone(&plan), Arc::clone(&locals));
-        engine::spawn(index, &mut handle, prepared, shared, Arc::clone(&plan), locals)
+        let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
+        engine::spawn(index, &mut handle, prepared, shared, Arc::clone(&plan), Arc::clone(&locals))
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         handle.tell(Command::Plan(plan, listeners));
         handles.push(handle);
     }
     #[cfg(feature = "metrics")]
-    let server = metrics_socket.map(|socket| Server::start(socket, Arc::clone(&metrics))).transpose();
-    #[cfg(feature = "metrics")]
-    let server = server.map_err(|e| format!("cannot serve metrics: {e}"))?;
+    let server = start_metrics(metrics_socket, &metrics)?;
 
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon {
@@ -93,7 +96,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         descriptors,
         workers: handles,
         shared,
-        follower: Follower::start(&plan, followers),
+        follower: Follower::start(watch, &plan, &locals, followers),
         plan,
         #[cfg(feature = "metrics")]
         server,
@@ -110,56 +113,12 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     Ok(())
 }
 
-/// What a start would find wrong beyond the configuration itself, without binding anything: it also works beside a running
-/// daemon.
-pub fn check(loaded: &Loaded) -> Vec<String> {
-    let mut problems = check_user(loaded);
-    let own = addresses::local_addresses().unwrap_or_default();
-    for listener in &loaded.plan.listeners {
-        let ip = listener.addr.ip();
-        if !own.is_empty() && !ip.is_unspecified() && !ip.is_loopback() && own.binary_search(&ip).is_err() {
-            problems.push(format!("listen: this machine has no address {ip}"));
-        }
-    }
-    problems
-}
-
-/// What is wrong with `user` and `group`: they do not exist, or could not read at a reload what must be read then.
-pub fn check_user(loaded: &Loaded) -> Vec<String> {
-    let user = match identity(&loaded.plan) {
-        Ok(Some(user)) => user,
-        Ok(None) => return Vec::new(),
-        Err(error) => return vec![error],
-    };
-    // What cannot be looked at is not known to be unreadable.
-    let unreadable = |file: &&PathBuf| privileges::readable_by(file, user).is_ok_and(|readable| !readable);
-    let problem = |file: &PathBuf| format!("user: {} could not be read again at a reload", file.display());
-    loaded.files.iter().filter(unreadable).map(problem).collect()
-}
-
 /// Whom to become after binding.
 fn identity(plan: &Plan) -> Result<Option<Identity>, String> {
     if plan.user.is_none() && plan.group.is_none() {
         return Ok(None);
     }
     Identity::resolve(plan.user.as_deref(), plan.group.as_deref()).map(Some).map_err(|e| e.to_string())
-}
-
-/// What the rules must know of this machine.
-pub fn locals(plan: &Plan) -> Locals {
-    let addrs = addresses::local_addresses().unwrap_or_else(|error| {
-        log::warn!("cannot read this machine's addresses: {error}");
-        Vec::new()
-    });
-    locals_with(plan, addrs)
-}
-
-fn locals_with(plan: &Plan, addrs: Vec<IpAddr>) -> Locals {
-    let mut tcp_ports: Vec<u16> = plan.listeners.iter().map(|listener| listener.addr.port()).collect();
-    tcp_ports.extend(plan.metrics.map(|addr| addr.port()));
-    tcp_ports.sort_unstable();
-    tcp_ports.dedup();
-    Locals { addrs, tcp_ports, allow_local: plan.output.allow_local }
 }
 
 struct Daemon {
@@ -208,10 +167,20 @@ impl Daemon {
 
     fn try_reload(&mut self) -> Result<(), String> {
         let loaded = self.source.load(self.options).map_err(|problems| problems.to_string())?;
-        let plan = Arc::new(loaded.plan);
-        let bindings = engine::diff(&plan.listeners, &self.plan.listeners, self.workers.len())?;
+        let mut plan = loaded.plan;
+        let running = &self.plan.listeners;
+        let bindings = engine::diff(&mut plan.listeners, running, self.plan.metrics, self.workers.len())?;
+        let plan = Arc::new(plan);
         #[cfg(feature = "metrics")]
-        let metrics_socket = if plan.metrics == self.plan.metrics { None } else { bind_metrics(&plan)? };
+        let metrics_changed = plan.metrics != self.plan.metrics;
+        #[cfg(feature = "metrics")]
+        let new_server = if metrics_changed {
+            let addrs: Vec<_> =
+                running.iter().map(|listener| listener.addr).chain(self.plan.metrics).collect();
+            start_metrics(bind_metrics(&plan, &addrs)?, &self.shared.metrics)?
+        } else {
+            None
+        };
 
         // From here on nothing can fail.
         for warning in &loaded.warnings {
@@ -227,17 +196,12 @@ impl Daemon {
         self.shared.admission.change(effective_limits(&plan, self.descriptors));
         self.shared.resolver.reconfigure(resolver_config(&plan));
         #[cfg(feature = "metrics")]
-        if plan.metrics != self.plan.metrics {
-            if let Some(server) = self.server.take() {
-                server.stop();
-            }
-            self.server = metrics_socket
-                .and_then(|socket| Server::start(socket, Arc::clone(&self.shared.metrics)).ok());
+        if metrics_changed && let Some(server) = std::mem::replace(&mut self.server, new_server) {
+            server.stop();
         }
-        let locals = self.follower.follow(&plan);
+        self.follower.follow(&plan);
         let shares = engine::share_out(bindings, self.workers.len());
         for (worker, listeners) in self.workers.iter().zip(shares) {
-            worker.tell(Command::Locals(Arc::clone(&locals)));
             worker.tell(Command::Plan(Arc::clone(&plan), listeners));
         }
         self.plan = plan;
@@ -277,59 +241,44 @@ impl Daemon {
     }
 }
 
-/// Keeps the workers' idea of this machine's addresses true: routers get new ones while they run.
-struct Follower {
-    plan: Arc<Mutex<Arc<Plan>>>,
-}
-
-impl Follower {
-    fn start(plan: &Arc<Plan>, workers: Vec<Handle>) -> Self {
-        let plan = Arc::new(Mutex::new(Arc::clone(plan)));
-        let current = Arc::clone(&plan);
-        let follow = move |mut watch: AddressWatch| {
-            while watch.wait().is_ok() {
-                let plan = Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner));
-                let locals = Arc::new(locals(&plan));
-                for worker in &workers {
-                    worker.tell(Command::Locals(Arc::clone(&locals)));
-                }
-            }
-        };
-        let started = AddressWatch::new().and_then(|watch| {
-            std::thread::Builder::new().name("addresses".into()).spawn(move || follow(watch))
-        });
-        if let Err(error) = started {
-            log::warn!(
-                "cannot follow changes of this machine's addresses, they are read at reload only: {error}"
-            );
-        }
-        Follower { plan }
-    }
-
-    /// From now on for this plan.
-    fn follow(&self, plan: &Arc<Plan>) -> Arc<Locals> {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(plan);
-        Arc::new(locals(plan))
-    }
-}
-
 /// Becomes the configured user, keeping what the data path needs.
-fn drop_privileges(plan: &Plan, bindings: &[Binding]) -> Result<(), String> {
+///
+/// `sockets` become that user's, too: the kernel lets only sockets of one user share a port (socket(7), SO_REUSEPORT), and
+/// a reload may have to bind beside these.
+fn drop_privileges<'s>(
+    plan: &Plan,
+    sockets: impl Iterator<Item = &'s std::net::TcpListener>,
+) -> Result<(), String> {
     let Some(identity) = identity(plan)? else { return Ok(()) };
-    for binding in bindings {
-        binding.give_to(identity);
+    for socket in sockets {
+        // Not allowed to anybody but root; then such a reload is refused with a reason.
+        let _ = std::os::unix::fs::fchown(socket, Some(identity.uid), Some(identity.gid));
     }
     privileges::drop_to(identity, &[Capability::NetAdmin, Capability::NetRaw, Capability::NetBindService])
         .map_err(|e| format!("cannot become the configured user: {e}"))
 }
 
 #[cfg(feature = "metrics")]
-fn bind_metrics(plan: &Plan) -> Result<Option<std::net::TcpListener>, String> {
+fn bind_metrics(
+    plan: &Plan,
+    running: &[std::net::SocketAddr],
+) -> Result<Option<std::net::TcpListener>, String> {
     plan.metrics
         .map(|addr| {
-            std::net::TcpListener::bind(addr).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
+            engine::bind_one(addr, running).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
         })
         .transpose()
+}
+
+#[cfg(feature = "metrics")]
+fn start_metrics(
+    socket: Option<std::net::TcpListener>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Server>, String> {
+    socket
+        .map(|socket| Server::start(socket, Arc::clone(metrics)))
+        .transpose()
+        .map_err(|e| format!("cannot serve metrics: {e}"))
 }
 
 fn worker_count(plan: &Plan) -> usize {

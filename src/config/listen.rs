@@ -33,16 +33,16 @@ const TARGETS: &[(&str, Target)] =
 /// One entry per address and port, in the order of the file.
 pub(super) fn listeners(node: &Node, report: &mut Report) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for entry in list(node, "a list of listeners: `- mode: …`", report) {
+    for (place, entry) in list(node, "a list of listeners: `- mode: …`", report).iter().enumerate() {
         match &entry.value {
-            Value::Map(_) => listener(entry, &mut listeners, report),
+            Value::Map(_) => listener(entry, place, &mut listeners, report),
             _ => report.expected(entry, "a listener: a map with `mode` and `port`"),
         }
     }
     listeners
 }
 
-fn listener(entry: &Node, listeners: &mut Vec<Listener>, report: &mut Report) {
+fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &mut Report) {
     let section = Section::read(entry, &KEYS, report);
     let flag = |key: &str, default: bool, report: &mut Report| match section.get(key) {
         Some(node) => boolean(node, report).unwrap_or(default),
@@ -87,11 +87,22 @@ fn listener(entry: &Node, listeners: &mut Vec<Listener>, report: &mut Report) {
     let (Some(mode), Some(port)) = (mode, port.and_then(|port| u16::try_from(port).ok())) else { return };
     for (ip, node) in addrs {
         let addr = SocketAddr::new(ip, port);
-        if port != 0 && listeners.iter().any(|other| other.addr == addr) {
-            report.error(node, format!("two listeners on {addr}: each needs an address and port of its own"));
+        if let Some(other) = listeners.iter().find(|other| super::share_port(other.addr, addr)) {
+            let problem = if other.addr == addr {
+                format!("two listeners on {addr}: each needs an address and port of its own")
+            } else {
+                format!(
+                    "{addr} and the listener on {} cannot both be bound: all addresses include this one",
+                    other.addr
+                )
+            };
+            report.error(node, problem);
             continue;
         }
-        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone() });
+        let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+        // The default has no key of its own and stands for the entry.
+        let given = (!std::ptr::eq(node, entry)).then(|| format!("listen[{place}].{family}").into());
+        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone(), given });
     }
 }
 

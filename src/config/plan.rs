@@ -82,6 +82,8 @@ pub struct Listener {
     pub target: Target,
     /// Who may send a PROXY header.
     pub trusted: AddrSet,
+    /// The key that gives the address; nothing where it is the default.
+    pub given: Option<Box<str>>,
 }
 
 /// Deadlines, see the configuration reference.

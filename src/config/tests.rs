@@ -211,7 +211,7 @@ fn listeners_and_settings() {
 listen:
   - {port: 1}
   - {mode: HTTP, ip4: 0.0.0.0, ip6: [], port: '2', target: name}
-  - {mode: proxyproto, ip4: [], ip6: ['::', 'fd00::1'], port: 3, trusted: [192.0.2.0/24]}
+  - {mode: proxyproto, ip4: [], ip6: ['fd00::2', 'fd00::1'], port: 3, trusted: [192.0.2.0/24]}
   - {mode: proxyproto, port: 4}
   - {port: 0, tproxy: true, udp: no}
   - {port: 0}
@@ -229,6 +229,8 @@ service:
 ",
     )
     .plan;
+    let given: Vec<_> = plan.listeners.iter().take(4).map(|l| l.given.as_deref()).collect();
+    assert_eq!(given, [None, None, Some("listen[1].ip4"), Some("listen[2].ip6")]);
     let listeners: Vec<String> =
         plan.listeners.iter().map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
     assert_eq!(
@@ -237,7 +239,7 @@ service:
             "transparent 127.0.0.1:1",
             "transparent [::1]:1",
             "http 0.0.0.0:2",
-            "proxyproto [::]:3",
+            "proxyproto [fd00::2]:3",
             "proxyproto [fd00::1]:3",
             "proxyproto 127.0.0.1:4",
             "proxyproto [::1]:4",

@@ -7,6 +7,7 @@ mod dialling;
 mod exchanging;
 mod lingering;
 mod resolving;
+mod server;
 mod stage;
 mod talking;
 mod tunnelling;
@@ -19,13 +20,14 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 pub(super) use self::dialling::ROLES;
-use self::dialling::{Dialling, Race, Standing, leads_to};
+use self::dialling::{Dialling, Race, Standing};
 use self::exchanging::Exchanging;
 use self::lingering::{LINGER, Lingering};
 use self::resolving::{Begun, Resolving};
+use self::server::Server;
+pub(super) use self::stage::Fate;
 use self::stage::Stage;
 use self::tunnelling::Tunnelling;
-use super::dialled::Trace;
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
@@ -38,28 +40,13 @@ use crate::sys::socket;
 /// Reads from one client before others get their turn.
 const READS_PER_TURN: usize = 16;
 
-/// Whether a connection goes on after a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Until the next event.
-    Stays,
-    /// It has more to do, but others come first.
-    Yields,
-    /// It is over.
-    Over,
-}
-
 /// One client connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: End,
-    server: Option<End>,
-    /// That of the server's socket.
-    trace: Option<Trace>,
+    server: Option<Server>,
     /// The race that the server won, or that is on.
     race: Race,
-    /// It has answered a request on this connection already.
-    reused: bool,
     stage: Stage,
     deadline: Option<Instant>,
     /// It stands in the worker's queue already.
@@ -82,9 +69,7 @@ impl Connection {
             // A fresh socket has room.
             client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
-            trace: None,
             race: Race::default(),
-            reused: false,
             stage: Stage::Over,
             deadline: None,
             queued: false,
@@ -153,9 +138,7 @@ impl Connection {
             let failed = event.is_error() || event.is_write_closed();
             if let Some((stream, trace)) = dialling.reported(attempt, event.is_writable(), failed, tools.now)
             {
-                self.trace = Some(trace);
-                self.server = Some(End { stream, ready: Ready { writable: true, ..ready } });
-                self.reused = false;
+                self.server = Some(Server::new(stream, trace, ready));
                 return match self.stage.take_session() {
                     Some(session) => self.connected(session, tools),
                     None => Fate::Stays,
@@ -163,9 +146,9 @@ impl Connection {
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
-            self.drop_server();
+            self.server = None;
         } else if let Some(server) = &mut self.server {
-            server.ready.merge(ready);
+            server.end.ready.merge(ready);
         }
         self.go_on(tools)
     }
@@ -195,7 +178,8 @@ impl Connection {
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
-                let ends = std::iter::once(&self.client).chain(&self.server);
+                let ends =
+                    std::iter::once(&self.client).chain(self.server.as_ref().map(|server| &server.end));
                 if let Some(reason) = tunnelling.expired(ends, tools.now) {
                     return self.finish(reason, Wire::Quiet, tools);
                 }
@@ -339,12 +323,11 @@ impl Connection {
         tools: &mut Tools<'_>,
     ) -> Fate {
         self.life.open(&session);
-        if let Some(server) = self.server.take_if(|server| leads_to(server, &addrs)) {
-            self.server = Some(server);
-            self.reused = true;
+        if let Some(server) = self.server.as_mut().filter(|server| server.leads_to(&addrs)) {
+            server.reused = true;
             return self.connected(session, tools);
         }
-        self.drop_server();
+        self.server = None;
         self.race = self.race.next();
         let plan = session.plan();
         let rounds = plan.output.retries.saturating_add(1);
@@ -377,11 +360,6 @@ impl Connection {
         }
     }
 
-    fn drop_server(&mut self) {
-        self.server = None;
-        self.trace = None;
-    }
-
     fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
         let step = session.connected();
         self.carry_out(session, step, tools)
@@ -398,7 +376,7 @@ impl Connection {
         let (Stage::Tunnelling(tunnelling), Some(server)) = (&mut self.stage, &mut self.server) else {
             return Fate::Stays;
         };
-        let turn = tunnelling.turn(&mut self.client, server, &mut self.life, tools);
+        let turn = tunnelling.turn(&mut self.client, &mut server.end, &mut self.life, tools);
         let due = tunnelling.due();
         self.set_deadline(due, tools);
         match turn {
@@ -438,7 +416,7 @@ impl Connection {
         let (Stage::Exchanging(exchanging), Some(server)) = (&mut self.stage, &mut self.server) else {
             return Fate::Stays;
         };
-        let turn = exchanging.turn(&mut self.client, server, &mut self.life, tools);
+        let turn = exchanging.turn(&mut self.client, &mut server.end, &mut self.life, tools);
         let due = exchanging.due();
         self.set_deadline(due, tools);
         match turn {
@@ -446,7 +424,7 @@ impl Connection {
             exchanging::Turn::Again => Fate::Yields,
             exchanging::Turn::Finished { client_reusable, server_reusable } => {
                 if !server_reusable {
-                    self.drop_server();
+                    self.server = None;
                 }
                 if !client_reusable || tools.draining {
                     return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
@@ -469,15 +447,15 @@ impl Connection {
 
     fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
         let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        self.drop_server();
-        let (session, step) = exchanging.fail(reason, self.reused, tools.loan);
+        let reused = self.server.take().is_some_and(|server| server.reused);
+        let (session, step) = exchanging.fail(reason, reused, tools.loan);
         self.carry_out(session, step, tools)
     }
 
     /// Ends the session; the client may still have to hear its last words.
     fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
         self.stage.close(tools.loan);
-        self.drop_server();
+        self.server = None;
         self.life.close(reason, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         match wire {
@@ -510,7 +488,7 @@ impl Connection {
 
     fn reset_server(&mut self) {
         if let Some(server) = &self.server {
-            let _ = socket::reset_on_close(&server.stream);
+            server.reset_on_close();
         }
     }
 

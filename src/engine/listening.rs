@@ -2,10 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::fchown;
 
 use crate::config::Listener;
-use crate::sys::privileges::Identity;
 use crate::sys::socket;
 
 /// A listener and its sockets, one for each worker; none where the running ones are kept.
@@ -15,17 +13,6 @@ pub struct Binding {
     pub listener: Listener,
     /// One per worker.
     pub sockets: Vec<TcpListener>,
-}
-
-impl Binding {
-    /// Makes the sockets those of the user that this process will become: the kernel lets only sockets of one user share a
-    /// port (socket(7), SO_REUSEPORT), and a reload may have to bind beside these.
-    pub fn give_to(&self, user: Identity) {
-        for socket in &self.sockets {
-            // Not allowed to anybody but root; then such a reload is refused with a reason.
-            let _ = fchown(socket, Some(user.uid), Some(user.gid));
-        }
-    }
 }
 
 /// What makes a listening socket the same one after a reload.
@@ -38,32 +25,71 @@ pub(super) fn key(listener: &Listener) -> (SocketAddr, bool) {
 /// # Errors
 /// The address and why it cannot be listened on.
 pub fn bind(listener: &Listener, workers: usize) -> Result<Binding, String> {
-    bind_beside(listener, workers, false)
+    bind_beside(listener, workers, false).map_err(|error| refusal(listener, &error, false))
 }
 
-/// The same, perhaps beside sockets of this program that will be closed as soon as these are there.
-fn bind_beside(listener: &Listener, workers: usize, ours: bool) -> Result<Binding, String> {
-    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours).map_err(|error| {
-        format!("cannot listen on {}: {}", listener.addr, explain(listener, &error, ours))
-    })?;
-    Ok(Binding { listener: listener.clone(), sockets })
+/// Binds one socket that blocks and is no listener's. `running` is what this program listens on and may close soon.
+///
+/// # Errors
+/// Why the address cannot be listened on.
+pub fn bind_one(addr: SocketAddr, running: &[SocketAddr]) -> Result<TcpListener, String> {
+    let ours = running.iter().any(|&old| overlap(old, addr));
+    let bound = socket::tcp_listeners(addr, false, 1, ours).and_then(|mut sockets| {
+        let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
+        socket.set_nonblocking(false)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| explain(false, &error, ours))
 }
 
-/// Binds what is new in `wanted` and marks what `running` has already.
+/// Binds what is new in `wanted` and marks what `running` has already. `other` is what this program listens on beside its
+/// listeners. A default address that this machine does not have is taken out of `wanted`, as long as another one is left.
 ///
 /// # Errors
 /// As [`bind`]; what was bound by then is closed again.
-pub fn diff(wanted: &[Listener], running: &[Listener], workers: usize) -> Result<Vec<Binding>, String> {
-    wanted
-        .iter()
-        .map(|listener| {
-            if running.iter().any(|old| key(old) == key(listener)) {
-                Ok(Binding { listener: listener.clone(), sockets: Vec::new() })
-            } else {
-                bind_beside(listener, workers, running.iter().any(|old| overlap(old.addr, listener.addr)))
+pub fn diff(
+    wanted: &mut Vec<Listener>,
+    running: &[Listener],
+    other: Option<SocketAddr>,
+    workers: usize,
+) -> Result<Vec<Binding>, String> {
+    let mut bindings = Vec::with_capacity(wanted.len());
+    let mut missing = Vec::new();
+    for listener in wanted.iter() {
+        if running.iter().any(|old| key(old) == key(listener)) {
+            bindings.push(Binding { listener: listener.clone(), sockets: Vec::new() });
+            continue;
+        }
+        let mut ours = running.iter().map(|old| old.addr).chain(other);
+        let ours = ours.any(|old| overlap(old, listener.addr));
+        match bind_beside(listener, workers, ours) {
+            Ok(binding) => bindings.push(binding),
+            Err(error) if listener.given.is_none() && socket::is_no_address(&error) => {
+                missing.push(refusal(listener, &error, ours));
             }
-        })
-        .collect()
+            Err(error) => return Err(refusal(listener, &error, ours)),
+        }
+    }
+    if bindings.is_empty()
+        && let Some(error) = missing.pop()
+    {
+        return Err(error);
+    }
+    for refusal in missing {
+        log::warn!("{refusal}: left out");
+    }
+    wanted.retain(|listener| bindings.iter().any(|binding| key(&binding.listener) == key(listener)));
+    Ok(bindings)
+}
+
+/// Perhaps beside sockets of this program that will be closed as soon as these are there.
+fn bind_beside(listener: &Listener, workers: usize, ours: bool) -> io::Result<Binding> {
+    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours)?;
+    Ok(Binding { listener: listener.clone(), sockets })
+}
+
+fn refusal(listener: &Listener, error: &io::Error, ours: bool) -> String {
+    format!("cannot listen on {}: {}", listener.addr, explain(listener.tproxy, error, ours))
 }
 
 /// Whether only one of them can be listened on, unless both agree to share.
@@ -72,7 +98,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && same_ip
 }
 
-fn explain(listener: &Listener, error: &io::Error, ours: bool) -> String {
+fn explain(tproxy: bool, error: &io::Error, ours: bool) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse if ours => {
             "this program's own listener on that port cannot be replaced while it runs (restart it), or another program \
@@ -80,8 +106,8 @@ fn explain(listener: &Listener, error: &io::Error, ours: bool) -> String {
                 .to_owned()
         }
         io::ErrorKind::AddrInUse => "another program listens there".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied if listener.tproxy => {
+        _ if socket::is_no_address(error) => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied if tproxy => {
             "not permitted (tproxy needs CAP_NET_ADMIN or CAP_NET_RAW, ports below 1024 CAP_NET_BIND_SERVICE)"
                 .to_owned()
         }
@@ -101,7 +127,7 @@ mod tests {
     fn listener(ip: &str, port: u16) -> Listener {
         let addr = SocketAddr::new(ip.parse().unwrap(), port);
         let trusted = AddrSet::new([]);
-        Listener { mode: Mode::Http, addr, tproxy: false, target: Target::Auto, trusted }
+        Listener { mode: Mode::Http, addr, tproxy: false, target: Target::Auto, trusted, given: None }
     }
 
     /// From loopback to all addresses and back is what people change.
@@ -111,16 +137,17 @@ mod tests {
         let running = bind(&listener("127.0.0.1", 0), 2).unwrap();
         let port = running.sockets[0].local_addr().unwrap().port();
         let (narrow, wide) = ([listener("127.0.0.1", port)], [listener("0.0.0.0", port)]);
-        let wider = diff(&wide, &narrow, 2);
+        let diff = |wanted: &[Listener], running: &[Listener]| diff(&mut wanted.to_vec(), running, None, 2);
+        let wider = diff(&wide, &narrow);
         assert_eq!(count(wider), Ok(2));
         drop(running);
         let running = bind(&wide[0], 2).unwrap();
-        assert_eq!(count(diff(&narrow, &wide, 2)), Ok(2));
-        assert_eq!(count(diff(&wide, &wide, 2)), Ok(0));
+        assert_eq!(count(diff(&narrow, &wide)), Ok(2));
+        assert_eq!(count(diff(&wide, &wide)), Ok(0));
         drop(running);
         // What somebody else has is as taken as at the start.
         let theirs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = [listener("127.0.0.1", theirs.local_addr().unwrap().port())];
-        assert!(diff(&taken, &narrow, 2).is_err());
+        assert!(diff(&taken, &narrow).is_err());
     }
 }

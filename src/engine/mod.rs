@@ -21,5 +21,5 @@ mod worker;
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
 pub use handle::{Command, Handle, Shared, prepare};
-pub use listening::{Binding, bind, diff};
+pub use listening::{Binding, bind, bind_one, diff};
 pub use worker::{share_out, spawn};

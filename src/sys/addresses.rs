@@ -1,5 +1,6 @@
 //! This machine's own addresses, and word of their changes.
 
+use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -26,6 +27,12 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Whether this machine has an interface with this name.
+pub fn has_interface(name: &str) -> bool {
+    // SAFETY: the name is terminated and outlives the call.
+    CString::new(name).is_ok_and(|name| unsafe { libc::if_nametoindex(name.as_ptr()) } != 0)
 }
 
 /// # Safety
@@ -138,6 +145,7 @@ mod tests {
     fn loopback_is_an_address_of_this_machine() {
         let addresses = local_addresses().unwrap();
         assert!(addresses.contains(&"127.0.0.1".parse().unwrap()), "{addresses:?}");
+        assert!(has_interface("lo") && !has_interface("no-such") && !has_interface("lo\0"));
         assert!(addresses.is_sorted_by(|a, b| a < b), "{addresses:?}");
     }
 

@@ -55,14 +55,25 @@ impl Identity {
             |what, name| io::Error::new(io::ErrorKind::NotFound, format!("{what}: no {what} named {name}"));
         let mut identity = Identity::current();
         if let Some(name) = user {
-            let (uid, gid) = lookup_user(name)?.ok_or_else(|| missing("user", name))?;
+            // A number need not belong to anybody; its group is then the same number.
+            let (uid, gid) = match (lookup_user(name)?, number(name)) {
+                (Some(ids), _) => ids,
+                (None, Some(id)) => (id, group_of(id)?.unwrap_or(id)),
+                (None, None) => return Err(missing("user", name)),
+            };
             identity = Identity { uid, gid };
         }
         if let Some(name) = group {
-            identity.gid = lookup_group(name)?.ok_or_else(|| missing("group", name))?;
+            identity.gid =
+                lookup_group(name)?.or_else(|| number(name)).ok_or_else(|| missing("group", name))?;
         }
         Ok(identity)
     }
+}
+
+/// An id that is given as a number; the largest means "none" to the kernel.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&id| id != u32::MAX)
 }
 
 /// The user's id and its own group's; `None` if there is no such user.
@@ -78,6 +89,21 @@ pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
             libc::getpwnam_r(name.as_ptr(), &raw mut entry, text, len, &raw mut found)
         };
         (error, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
+    })
+}
+
+/// The own group of the user with this id; `None` if there is no such user.
+fn group_of(uid: u32) -> io::Result<Option<u32>> {
+    lookup(|buffer| {
+        // SAFETY: passwd is plain data for which all zeroes is a value.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        // SAFETY: the length is the buffer's, and all of them outlive the call.
+        let error = unsafe {
+            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
+            libc::getpwuid_r(uid, &raw mut entry, text, len, &raw mut found)
+        };
+        (error, (!found.is_null()).then_some(entry.pw_gid))
     })
 }
 

@@ -228,6 +228,11 @@ pub fn keepalive(stream: &impl AsRawFd, idle_secs: u16, interval_secs: u16) -> i
     set::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)
 }
 
+/// Whether an error says that this machine does not have the address, or nothing of its family.
+pub fn is_no_address(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
 /// Whether an error says that this process or machine is out of descriptors or memory.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))

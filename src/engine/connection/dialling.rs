@@ -11,7 +11,6 @@ use crate::connect::dial::{Dial, DialError, Dialer, MAX_ATTEMPTS};
 use crate::decide::rules::Locals;
 use crate::engine::dialled::Trace;
 use crate::engine::tools::Tools;
-use crate::relay::End;
 use crate::sys::socket;
 
 /// Poll tokens of one connection: 0 is the client, the others are attempts to reach the server in two races.
@@ -139,12 +138,6 @@ fn start(addr: SocketAddr, token: Token, tools: &Tools<'_>) -> io::Result<Option
 fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
     let same = local.ip().to_canonical() == remote.ip().to_canonical();
     same && (!locals.allow_local || locals.tcp_ports.contains(&remote.port()))
-}
-
-/// Whether a kept connection leads to one of `addrs` and its server has neither closed it nor said anything unasked.
-pub(super) fn leads_to(server: &End, addrs: &[SocketAddr]) -> bool {
-    server.stream.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
-        && matches!(server.stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

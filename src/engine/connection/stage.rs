@@ -1,4 +1,4 @@
-//! What a connection is busy with.
+//! What a connection is busy with, and whether it goes on.
 
 use super::dialling::Dialling;
 use super::exchanging::Exchanging;
@@ -7,6 +7,17 @@ use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
 use crate::relay::Loan;
 use crate::session::Session;
+
+/// Whether a connection goes on after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Fate {
+    /// Until the next event.
+    Stays,
+    /// It has more to do, but others come first.
+    Yields,
+    /// It is over.
+    Over,
+}
 
 /// The stage of a connection.
 // A connection spends its life as a tunnel, so that variant is not boxed: idle tunnels are what memory is spent on.

@@ -1,0 +1,111 @@
+//! What a start needs of the machine, and that `-v` finds what would be missing.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use common::daemon::{Daemon, run_on, text};
+use common::lab::Lab;
+use common::{free_port, process};
+
+#[test]
+fn a_machine_without_ipv6_starts_with_the_default_addresses() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    lab.client.sh("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done");
+    lab.client.run(|| {
+        let mut daemon = Daemon::spawn_without_file(&[]);
+        daemon.wait_listening(&[4128, 4130]);
+        assert_eq!(daemon.count_log(&["WARN", "cannot listen on [::1]:4130"]), 1, "{}", daemon.log());
+        assert_eq!(daemon.count_log(&["Listening", "[::1]"]), 0, "{}", daemon.log());
+
+        // What the file names is wanted.
+        let named = "listen:\n  - {mode: http, ip6: ['::1'], port: 4131}\nrules:\n  - {action: accept}\n";
+        for args in [&["-f", "{}"][..], &["-f", "{}", "-v"]] {
+            let output = run_on(named, args);
+            assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+            assert!(
+                text(&output).contains("listen[0].ip6: this machine has no address ::1"),
+                "{}",
+                text(&output)
+            );
+        }
+        let named = "listen:\n  - {mode: http, ip6: ['::'], port: 4131}\nrules:\n  - {action: accept}\n";
+        let _wildcard = Daemon::start(named, &[4131]);
+    });
+}
+
+#[test]
+fn what_this_machine_lacks_is_found_before_the_start() {
+    let port = free_port();
+    let check = |config: &str, words: &str| {
+        let config = format!("{config}\nrules:\n  - {{action: accept}}\n");
+        for args in [&["-f", "{}", "-v"][..], &["-f", "{}"]] {
+            let output = run_on(&config, args);
+            assert_eq!(output.status.code(), Some(2), "{config} {}", text(&output));
+            let said = text(&output);
+            assert!(said.contains(words) && said.contains("config.yml:"), "{words} in {said}");
+        }
+    };
+    let good = format!("listen:\n  - {{mode: http, ip6: [], port: {port}}}");
+    check(
+        &format!(
+            "listen:\n  - {{mode: http, ip4: [], port: 1}}\n  - {{mode: http, ip4: ['192.0.2.9'], port: {port}}}"
+        ),
+        "listen[1].ip4: this machine has no address 192.0.2.9",
+    );
+    check(
+        &format!("{good}\nmetrics: {{enabled: true, ip: 192.0.2.9}}"),
+        "metrics: this machine has no address 192.0.2.9",
+    );
+    check(
+        &format!("{good}\noutput: {{interface: nosuch0}}"),
+        "output.interface: this machine has no interface `nosuch0`",
+    );
+    check(&format!("{good}\nuser: nobody-at-all"), "user: no user named nobody-at-all");
+    check(
+        &format!("listen:\n  - {{mode: http, ip4: ['0.0.0.0', '127.0.0.1'], port: {port}}}"),
+        "cannot both be bound",
+    );
+    // A firewall may send any address here.
+    let tproxy = format!(
+        "listen:\n  - {{mode: transparent, tproxy: true, ip4: ['192.0.2.9'], ip6: [], port: {port}}}\nrules: []\n"
+    );
+    let output = run_on(&tproxy, &["-f", "{}", "-v"]);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn a_user_may_be_a_number() {
+    if !process::is_root() {
+        return common::skip("needs root");
+    }
+    let port = free_port();
+    let config = |user: &str| {
+        format!(
+            "listen:\n  - {{mode: http, ip6: [], port: {port}}}\nuser: {user}\nrules:\n  - {{action: accept}}\n"
+        )
+    };
+    for (user, ids) in [("65534", "65534\t65534\t65534\t65534"), ("54321", "54321\t54321\t54321\t54321")] {
+        let mut daemon = Daemon::start(&config(user), &[port]);
+        assert_eq!(daemon.status_field("Uid:"), ids);
+        assert_eq!(daemon.status_field("Gid:"), ids);
+        daemon.stop();
+    }
+}
+
+/// From loopback to all addresses and back is what people change.
+#[test]
+fn metrics_may_move_to_another_address_on_their_port() {
+    let (port, metrics) = (free_port(), free_port());
+    let config = |ip: &str| {
+        format!(
+            "listen:\n  - {{mode: http, ip6: [], port: {port}}}\nmetrics: {{enabled: true, ip: {ip}, port: {metrics}}}\nrules:\n  - {{action: accept}}\n"
+        )
+    };
+    let daemon = Daemon::start(&config("127.0.0.1"), &[port, metrics]);
+    for (round, ip) in ["0.0.0.0", "127.0.0.1"].into_iter().enumerate() {
+        daemon.reload(&config(ip));
+        common::wait_for("the reload", || (daemon.count_log(&["Reloaded"]) > round).then_some(()));
+        let mut client = common::client::Http::connect(("127.0.0.1", metrics));
+        assert_eq!(client.ask("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    }
+}
