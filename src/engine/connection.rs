@@ -127,7 +127,7 @@ impl Connection {
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
                 // While its server takes its time nothing is read of the client or written to it.
-                self.reset_server();
+                self.server.iter().for_each(Server::reset_on_close);
                 return self.finish(CloseReason::ClientReset, Wire::Reset, tools);
             }
             return self.go_on(tools);
@@ -178,8 +178,8 @@ impl Connection {
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
-                let ends =
-                    std::iter::once(&self.client).chain(self.server.as_ref().map(|server| &server.end));
+                let server = self.server.as_ref().map(|server| &server.end);
+                let ends = std::iter::once(&self.client).chain(server);
                 if let Some(reason) = tunnelling.expired(ends, tools.now) {
                     return self.finish(reason, Wire::Quiet, tools);
                 }
@@ -261,7 +261,7 @@ impl Connection {
             }
             Step::Resolve(name) => self.resolve(session, name, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
-            Step::Exchange(wanted) => self.start_exchange(session, wanted, tools),
+            Step::Exchange(wanted) => self.ask_server(session, wanted, tools),
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
             Step::Tunnel { to_server } => self.open_tunnel(&session, to_server, tools),
         }
@@ -384,13 +384,13 @@ impl Connection {
             tunnelling::Turn::Again => Fate::Yields,
             tunnelling::Turn::Finished => self.finish(CloseReason::Finished, Wire::Quiet, tools),
             tunnelling::Turn::Broken(reason) => {
-                self.reset_server();
+                self.server.iter().for_each(Server::reset_on_close);
                 self.finish(reason, Wire::Reset, tools)
             }
         }
     }
 
-    fn start_exchange(
+    fn ask_server(
         &mut self,
         session: Box<Session>,
         wanted: session::Exchange,
@@ -432,7 +432,7 @@ impl Connection {
                 self.next_request(tools)
             }
             exchanging::Turn::ClientReset => {
-                self.reset_server();
+                self.server.iter().for_each(Server::reset_on_close);
                 self.finish(CloseReason::ClientReset, Wire::Reset, tools)
             }
             exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
@@ -484,12 +484,6 @@ impl Connection {
         self.set_deadline(None, tools);
         self.stage = Stage::Over;
         Fate::Over
-    }
-
-    fn reset_server(&mut self) {
-        if let Some(server) = &self.server {
-            server.reset_on_close();
-        }
     }
 
     fn set_deadline(&mut self, at: Option<Instant>, tools: &mut Tools<'_>) {
