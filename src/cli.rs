@@ -54,7 +54,7 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     if given.opt_present("validate") {
         return validate(&loaded);
     }
-    let problems = daemon::check(&loaded);
+    let problems = daemon::check_user(&loaded);
     if !problems.is_empty() {
         return refuse_all(&problems);
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-pub use self::check::check;
+pub use self::check::{check, check_user};
 pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 use crate::cli::Source;

@@ -123,3 +123,46 @@ fn running_out_of_descriptors_ends_nothing_that_runs() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Pipes and further attempts to reach a server take descriptors beyond the two that a session is counted with.
+#[test]
+fn bulk_transfers_leave_descriptors_for_further_clients() {
+    let port = free_port();
+    let dir = common::TempDir::new();
+    let config = dir.write(
+        "config.yml",
+        format!(
+            "listen:\n  - {{mode: proxyproto, ip6: [], port: {port}}}\nworkers: 1\noutput: {{allowLocal: true}}\n\
+             limits: {{perSource: 100}}\nrules:\n  - {{action: accept}}\n"
+        ),
+    );
+    // (184 - 64) / 2 = 60 sessions; with their pipes, 50 of them would use 200 descriptors.
+    let mut child = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("ulimit -n 184; exec {} -f {}", daemon::PROGRAM, config.display()))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let proxy = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for("the daemon", || TcpStream::connect(proxy).ok());
+    // Sends without end to who does not read: what is under way stays in pipes.
+    let flood = Origin::serve("127.0.0.1:0", |mut stream| {
+        let piece = [b'x'; 65536];
+        while stream.write_all(&piece).is_ok() {}
+    });
+    let mut stuck: Vec<TcpStream> = (0..50).map(|i| from(&format!("192.0.2.{i}"), proxy, &flood)).collect();
+    for stream in &mut stuck {
+        let mut some = vec![0; 1 << 20];
+        stream.read_exact(&mut some).unwrap();
+    }
+    let used = || std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(used() <= 170, "{}", used());
+    let echo = Origin::echo("127.0.0.1:0");
+    // Ten more are within the limit, and have their two descriptors.
+    let mut more: Vec<TcpStream> =
+        (0..10).map(|i| from(&format!("192.0.2.{}", 100 + i), proxy, &echo)).collect();
+    more.iter_mut().for_each(works);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -185,6 +185,18 @@ impl Dialer {
         }
     }
 
+    /// An attempt cannot be begun for want of descriptors: its address has its turn when another attempt fails, or after
+    /// [`ATTEMPT_DELAY`].
+    pub fn put_off(&mut self, attempt: u8, now: Instant) {
+        if !self.in_flight.remove(attempt) {
+            return;
+        }
+        if let Some(round) = &mut self.round {
+            round.next = round.next.saturating_sub(1);
+            round.next_at = now + ATTEMPT_DELAY;
+        }
+    }
+
     /// An attempt stands: returns the others under way, which the caller closes. The dialer is done.
     pub fn connected(&mut self, attempt: u8) -> Vec<u8> {
         let mut others = std::mem::take(&mut self.in_flight);

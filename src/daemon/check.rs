@@ -27,7 +27,16 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     if let Some(name) = plan.output.interface.as_deref().filter(|name| !addresses::has_interface(name)) {
         wrong("output.interface", &format_args!("this machine has no interface `{name}`"));
     }
-    match identity(plan) {
+    problems.append(&mut check_user(loaded));
+    problems
+}
+
+/// What is wrong with the user to become. A start asks only for this: an address that is not there yet, as at boot, is no
+/// fault of the configuration, and binding it says so.
+pub fn check_user(loaded: &Loaded) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut wrong = |key: &str, what: &dyn Display| problems.push(shown(loaded, key, what));
+    match identity(&loaded.plan) {
         Err(error) => wrong("", &error),
         Ok(None) => {}
         Ok(Some(user)) => {

@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
+use crate::sys::limits::Descriptors;
 
 /// Descriptors that are not a session's: listeners, polls, wakers, the resolver, the log, metrics.
 const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// What a session has at least once it is relayed. More, for further attempts to reach a server and for pipes, there is as
+/// long as there is something to spare.
+const PER_SESSION: u32 = 2;
 
 /// How often a refusal is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -23,22 +28,29 @@ pub struct Effective {
     pub per_source: u32,
     /// More was configured than the descriptors allow.
     pub lowered: bool,
+    /// Descriptors for all sessions together.
+    pub descriptors: u32,
 }
 
 impl Effective {
     /// `limits` as `descriptors` (RLIMIT_NOFILE) allow: a session takes two.
     pub fn of(limits: Limits, descriptors: u64) -> Self {
-        let most = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(1);
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+        // The largest number is not reached: counting may overshoot it for a moment.
+        let descriptors = u32::try_from(descriptors).unwrap_or(u32::MAX).min(u32::MAX / 2);
+        let most = (descriptors / PER_SESSION).max(1);
         let connections = limits.connections.unwrap_or(most).min(most);
         let per_source = limits.per_source.unwrap_or((connections / 4).max(1)).min(connections);
-        Effective { connections, per_source, lowered: limits.connections.is_some_and(|wanted| wanted > most) }
+        let lowered = limits.connections.is_some_and(|wanted| wanted > most);
+        Effective { connections, per_source, lowered, descriptors }
     }
 }
 
 /// Counts what is there, over all workers.
 #[derive(Debug)]
 pub struct Admission {
+    /// What sessions use, and how much of it there is.
+    pub descriptors: Arc<Descriptors>,
     connections: AtomicU32,
     most: AtomicU32,
     most_per_source: AtomicU32,
@@ -50,6 +62,7 @@ impl Admission {
     /// Nobody is there yet.
     pub fn new(limits: Effective) -> Self {
         let admission = Admission {
+            descriptors: Arc::new(Descriptors::new(limits.descriptors)),
             connections: AtomicU32::new(0),
             most: AtomicU32::new(0),
             most_per_source: AtomicU32::new(0),
@@ -68,6 +81,7 @@ impl Admission {
 
     /// One more connection, if there is room; [`Admission::leave`] gives the room back.
     pub fn enter(&self) -> bool {
+        self.descriptors.use_anyway(PER_SESSION);
         if self.connections.fetch_add(1, Ordering::Relaxed) < self.most.load(Ordering::Relaxed) {
             return true;
         }
@@ -78,6 +92,7 @@ impl Admission {
     /// One connection less.
     pub fn leave(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.descriptors.give_back(PER_SESSION);
     }
 
     /// One more connection from `source`, if there is room; [`Admission::leave_source`] gives the room back.
@@ -137,9 +152,11 @@ mod tests {
 
     #[test]
     fn room_is_given_back() {
-        let admission = Admission::new(Effective { connections: 3, per_source: 2, lowered: false });
+        let admission =
+            Admission::new(Effective { connections: 3, per_source: 2, lowered: false, descriptors: 7 });
         assert!(admission.enter() && admission.enter() && admission.enter());
         assert!(!admission.enter());
+        assert!(admission.descriptors.take(1) && !admission.descriptors.take(1));
         admission.leave();
         assert!(admission.enter());
 

@@ -66,15 +66,15 @@ pub fn spawn(
         outgoing: outgoing(&plan),
         plan,
         locals,
-        shared,
         listeners: Vec::new(),
         connections: Slab::new(),
         timers: Timers::new(),
         queue: VecDeque::new(),
-        loan: Loan::new(),
+        loan: Loan::new(Arc::clone(&shared.admission.descriptors)),
         preludes: Arc::default(),
         answers: AnswerCache::new(REMEMBERED_NAMES),
         draining: None,
+        shared,
     };
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
     handle.thread = Some(thread);

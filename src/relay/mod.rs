@@ -11,8 +11,11 @@ mod tests;
 pub mod tunnel;
 
 use std::io;
+use std::sync::Arc;
 
 use mio::net::TcpStream;
+
+use crate::sys::limits::Descriptors;
 
 /// What one worker lends to whichever session it is busy with.
 #[derive(Debug)]
@@ -27,15 +30,10 @@ impl Loan {
     /// Bytes that one `recv` takes at most.
     pub const SCRATCH: usize = 64 * 1024;
 
-    /// A buffer and an empty pool.
-    pub fn new() -> Self {
-        Loan { scratch: vec![0; Self::SCRATCH].into_boxed_slice(), pipes: pipes::Pool::new() }
-    }
-}
-
-impl Default for Loan {
-    fn default() -> Self {
-        Self::new()
+    /// A buffer and an empty pool that takes its pipes from `descriptors`.
+    pub fn new(descriptors: Arc<Descriptors>) -> Self {
+        let scratch = vec![0; Self::SCRATCH].into_boxed_slice();
+        Loan { scratch, pipes: pipes::Pool::new(descriptors) }
     }
 }
 

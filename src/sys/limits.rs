@@ -1,8 +1,50 @@
 //! What the system lets this process use, and what it uses.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::socket::cvt;
+
+/// Counts descriptors against those that there may be, over all threads.
+#[derive(Debug)]
+pub struct Descriptors {
+    most: u32,
+    used: AtomicU32,
+}
+
+impl Descriptors {
+    /// None is used yet.
+    pub fn new(most: u32) -> Self {
+        Descriptors { most, used: AtomicU32::new(0) }
+    }
+
+    /// `count` more, whether there is room or not: [`Descriptors::give_back`] ends it.
+    pub fn use_anyway(&self, count: u32) {
+        self.used.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// `count` more, if there is room: [`Descriptors::give_back`] ends it.
+    pub fn take(&self, count: u32) -> bool {
+        let used = self.used.fetch_add(count, Ordering::Relaxed);
+        let room = used.saturating_add(count) <= self.most;
+        if !room {
+            self.give_back(count);
+        }
+        room
+    }
+
+    /// `count` fewer.
+    pub fn give_back(&self, count: u32) {
+        self.used.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+impl Default for Descriptors {
+    /// So many that nobody is refused any.
+    fn default() -> Self {
+        Self::new(u32::MAX)
+    }
+}
 
 /// Raises the soft limit of open descriptors (RLIMIT_NOFILE) to the hard one, and says how many may be open then.
 pub fn raise_descriptors() -> io::Result<u64> {
@@ -72,6 +114,20 @@ mod tests {
         cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const low) }).unwrap();
         assert_eq!(raise_descriptors().unwrap(), 200);
         assert_eq!(raise_descriptors().unwrap(), 200);
+    }
+
+    #[test]
+    fn room_for_descriptors_is_given_back() {
+        let descriptors = Descriptors::new(4);
+        assert!(descriptors.take(2));
+        assert!(!descriptors.take(3));
+        assert!(descriptors.take(2));
+        assert!(!descriptors.take(1));
+        descriptors.give_back(2);
+        descriptors.use_anyway(4);
+        assert!(!descriptors.take(1));
+        descriptors.give_back(4);
+        assert!(descriptors.take(2));
     }
 
     #[test]

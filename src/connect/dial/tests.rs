@@ -205,3 +205,21 @@ fn a_connection_in_the_last_moment_counts_and_leaves_nothing_open() {
 fn nothing_to_dial() {
     assert_eq!(Dialer::new(Vec::new(), 3, CONNECT).poll(Instant::now()), Dial::Failed(DialError::Other));
 }
+
+#[test]
+fn an_attempt_that_is_put_off_waits_for_the_one_before() {
+    let now = Instant::now();
+    let addr = |host: u8| SocketAddr::from(([192, 0, 2, host], 443));
+    let mut dialer = Dialer::new(vec![addr(1), addr(2)], 1, CONNECT);
+    let Dial::Start { attempt: first, addr: to } = dialer.poll(now) else { panic!() };
+    assert_eq!(to, addr(1));
+    let later = now + ATTEMPT_DELAY;
+    assert_eq!(dialer.poll(now), Dial::Wait { until: later });
+    let Dial::Start { attempt: second, addr: to } = dialer.poll(later) else { panic!() };
+    assert_eq!(to, addr(2));
+    dialer.put_off(second, later);
+    assert_eq!(dialer.poll(later), Dial::Wait { until: later + ATTEMPT_DELAY });
+    dialer.failed(first, &ConnectionRefused.into(), later);
+    assert_eq!(dialer.poll(later), Dial::Start { attempt: second, addr: addr(2) });
+    assert_eq!(dialer.connected(second), []);
+}

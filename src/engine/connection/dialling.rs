@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -11,6 +12,7 @@ use crate::connect::dial::{Dial, DialError, Dialer, MAX_ATTEMPTS};
 use crate::decide::rules::Locals;
 use crate::engine::dialled::Trace;
 use crate::engine::tools::Tools;
+use crate::sys::limits::Descriptors;
 use crate::sys::socket;
 
 /// Poll tokens of one connection: 0 is the client, the others are attempts to reach the server in two races.
@@ -55,6 +57,25 @@ pub(super) struct Dialling {
 struct Attempt {
     number: u8,
     socket: Socket,
+    /// For a second one beside the one that every session may have.
+    #[expect(dead_code)]
+    extra: Option<Extra>,
+}
+
+/// A descriptor that was to spare.
+#[derive(Debug)]
+struct Extra(Arc<Descriptors>);
+
+impl Extra {
+    fn take(descriptors: &Arc<Descriptors>) -> Option<Self> {
+        descriptors.take(1).then(|| Extra(Arc::clone(descriptors)))
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.0.give_back(1);
+    }
 }
 
 /// A socket of ours and its entry among those of this program.
@@ -81,19 +102,28 @@ impl Dialling {
     pub fn go_on(&mut self, tools: &Tools<'_>, token: impl Fn(u8) -> Token) -> Standing {
         loop {
             match self.dialer.poll(tools.now) {
-                Dial::Start { attempt, addr } => match start(addr, token(attempt), tools) {
-                    Ok(Some(socket)) => self.attempts.push(Attempt { number: attempt, socket }),
-                    Ok(None) => {
-                        self.own = true;
-                        self.dialer.failed(attempt, &io::ErrorKind::PermissionDenied.into(), tools.now);
-                    }
-                    Err(error) => self.dialer.failed(attempt, &error, tools.now),
-                },
+                Dial::Start { attempt, addr } => self.start(attempt, addr, token(attempt), tools),
                 Dial::Abandon { attempt } => self.attempts.retain(|a| a.number != attempt),
                 Dial::Wait { until } => return Standing::Until(until),
                 Dial::Failed(_) if self.own => return Standing::Own,
                 Dial::Failed(error) => return Standing::Failed(error),
             }
+        }
+    }
+
+    fn start(&mut self, number: u8, addr: SocketAddr, token: Token, tools: &Tools<'_>) {
+        let first = self.attempts.is_empty();
+        let extra = if first { None } else { Extra::take(&tools.shared.admission.descriptors) };
+        if !first && extra.is_none() {
+            return self.dialer.put_off(number, tools.now);
+        }
+        match start(addr, token, tools) {
+            Ok(Some(socket)) => self.attempts.push(Attempt { number, socket, extra }),
+            Ok(None) => {
+                self.own = true;
+                self.dialer.failed(number, &io::ErrorKind::PermissionDenied.into(), tools.now);
+            }
+            Err(error) => self.dialer.failed(number, &error, tools.now),
         }
     }
 

@@ -47,7 +47,7 @@ impl Rig {
         };
         let ((client, asks), (server, answers)) = (end(0), end(1));
         let events = Events::with_capacity(16);
-        (Rig { poll, events, client, server, loan: Loan::new() }, asks, answers)
+        (Rig { poll, events, client, server, loan: Loan::new(Default::default()) }, asks, answers)
     }
 
     /// Waits for events, as the worker does; false if none came in time.

@@ -164,7 +164,7 @@ fn no_byte_waits_at_a_switch_between_copying_and_splicing() {
 
 #[test]
 fn a_slow_side_stops_the_fast_one_and_nothing_is_lost() {
-    for pool in [pipes::Pool::new(), pipes::Pool::exhausted()] {
+    for pool in [pipes::Pool::new(Default::default()), pipes::Pool::exhausted()] {
         let (mut rig, mut client, mut server) = Rig::new();
         let (before, mut tunnel) = (pool.lent(), tunnel());
         rig.loan.pipes = pool;
