@@ -354,6 +354,9 @@ fn dial_errors_get_502_and_504() {
         let answer = ask_once(proxy.addr(), format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert_eq!(answer.status, status, "CONNECT, {what}");
     }
+    // The verdict's line says that it was accepted; a second one says why nothing came of it.
+    proxy.daemon.wait_log(&[&format!("127.0.0.1:{refused} | Failed | reason=connect_refused")]);
+    proxy.daemon.wait_log(&["=> ? | Failed | reason=name_not_found", "name=nowhere.example.com"]);
     let silent = common::dns::NameServer::start("127.0.0.1:0", |_| common::dns::Answer::Silent);
     let port = free_port();
     let _second = Daemon::start(

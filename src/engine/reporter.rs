@@ -103,7 +103,9 @@ impl Life {
     /// The first bytes were seen in passing.
     pub fn identified(&mut self, identity: &Identity) {
         self.protocol = Some(identity.as_str());
-        if let Identity::Tls(hello) = identity {
+        if let Identity::Tls(hello) = identity
+            && hello.sni.is_some()
+        {
             self.name = hello.sni.clone();
         }
     }
@@ -119,8 +121,15 @@ impl Life {
         self.received += received;
     }
 
-    /// The closing line.
+    /// The closing line, and for everybody one where no connection came about: its verdict alone would not show it.
     pub fn close(&self, reason: CloseReason, now: Instant) {
+        if reason.is_unconnected() && logging::enabled(Level::Info) {
+            let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
+            if let Some(name) = &self.name {
+                fields.push(("name", Value::Bytes(name)));
+            }
+            self.log(Level::Info, "Failed", &fields);
+        }
         if logging::enabled(Level::Debug) {
             let mut fields = vec![("reason", reason.as_str().into())];
             self.describe(&mut fields, now);

@@ -394,8 +394,11 @@ impl Worker {
 
     fn close_listener(&mut self, place: usize, now: Instant) {
         let token = FIRST_LISTENER + place;
-        // What waits is at most the backlog, and each turn takes some of it.
-        loop {
+        if let Some(Some(bound)) = self.listeners.get_mut(place) {
+            bound.paused = false;
+        }
+        // What waits now is at most the backlog; those who go on coming meanwhile are not waited for.
+        for _ in 0..=socket::BACKLOG / ACCEPTS_PER_TURN {
             let queued = self.queue.len();
             self.accept(token, now);
             if self.queue.len() == queued || self.queue.back() != Some(&token) {

@@ -82,6 +82,19 @@ impl CloseReason {
         CloseReason::Shutdown,
     ];
 
+    /// Whether the name or the server could not be reached, whatever the rules say.
+    pub fn is_unconnected(self) -> bool {
+        matches!(
+            self,
+            CloseReason::NameNotFound
+                | CloseReason::ResolveFailed
+                | CloseReason::ConnectRefused
+                | CloseReason::ConnectUnreachable
+                | CloseReason::ConnectTimeout
+                | CloseReason::ConnectFailed
+        )
+    }
+
     /// The metric label and the log's word.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -184,7 +184,7 @@ pub fn tcp_listeners(
         bind(&fd, addr)?;
         set_flag(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
         // SAFETY: no pointers.
-        cvt(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) })?;
+        cvt(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG as libc::c_int) })?;
         let listener = TcpListener::from(fd);
         if i == 0 {
             // Port 0 (tests): the others take the port that the first one got.
@@ -196,7 +196,7 @@ pub fn tcp_listeners(
 }
 
 /// Connections that may wait to be accepted on one listening socket; the kernel lowers it to net.core.somaxconn.
-const BACKLOG: libc::c_int = 4096;
+pub const BACKLOG: usize = 4096;
 
 /// Where a connection was going before the firewall redirected it here (SO_ORIGINAL_DST), as connection tracking knows it.
 pub fn original_dst(stream: &impl AsRawFd, v4: bool) -> io::Result<SocketAddr> {
