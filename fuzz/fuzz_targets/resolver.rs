@@ -124,7 +124,9 @@ impl Net {
     fn ask(&mut self, name: &str) {
         let token = self.asked.len();
         self.asked.push(Some(name.trim_end_matches('.').to_ascii_lowercase()));
-        self.resolver.lookup(name, Asker { worker: 3, token }, self.now);
+        // A few clients, so that some use up their share.
+        let source = IpAddr::from([10, 0, 0, (token % 3) as u8]);
+        self.resolver.lookup(name, Asker { worker: 3, token, source }, self.now);
         // The driver does what it is told after every call.
         self.pump();
     }
@@ -143,7 +145,7 @@ impl Net {
                 Action::Close { exchange } => {
                     self.open.remove(&exchange.number()).expect("closed twice");
                 }
-                Action::AskSystem { name } => {
+                Action::AskSystem { name, .. } => {
                     assert!(!self.system.contains(&name), "{name} is being asked for");
                     self.system.push(name);
                 }
