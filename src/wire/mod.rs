@@ -7,7 +7,9 @@
 pub mod cursor;
 pub mod dns;
 pub mod http1;
+pub mod ntp;
 pub mod proxy_protocol;
+pub mod quic;
 pub mod tls;
 
 /// What a parser says of the bytes it was given.
