@@ -20,13 +20,15 @@ pub(super) struct Reporter<'a> {
 impl Reporter<'_> {
     /// Counts what the first bytes are.
     pub fn identified(&self, identity: &Identity) {
-        let (l5, version) = match identity {
-            Identity::Tls(hello) => (L5::Tls, Some(hello.version)),
-            Identity::Http { .. } => (L5::Http, None),
-            Identity::Dns { .. } => (L5::Dns, None),
-            Identity::None => (L5::None, None),
+        let l5 = match identity {
+            Identity::Tls(_) => L5::Tls,
+            Identity::Http { .. } => L5::Http,
+            Identity::Quic { .. } => L5::Quic,
+            Identity::Dns { .. } => L5::Dns,
+            Identity::Ntp => L5::Ntp,
+            Identity::None => L5::None,
         };
-        self.metrics.identified(l5, version);
+        self.metrics.identified(l5, identity.hello().map(|hello| hello.version));
     }
 }
 
@@ -103,10 +105,8 @@ impl Life {
     /// The first bytes were seen in passing.
     pub fn identified(&mut self, identity: &Identity) {
         self.protocol = Some(identity.as_str());
-        if let Identity::Tls(hello) = identity
-            && hello.sni.is_some()
-        {
-            self.name = hello.sni.clone();
+        if let Some(sni) = identity.hello().and_then(|hello| hello.sni.clone()) {
+            self.name = Some(sni);
         }
     }
 

@@ -68,22 +68,24 @@ impl Session {
             Wish::Address(_) | Wish::Lost => Known::Absent,
         };
         (self.facts.ech, self.facts.esni, self.facts.name) = (Known::Absent, Known::Absent, asked);
-        let (l5, port) = match &identity {
-            Identity::Tls(hello) => {
-                let sni = hello.sni.as_deref().and_then(name::normalise);
-                self.facts.ech = Known::Is(match (&sni, hello.ech) {
-                    (_, false) => Ech::None,
-                    (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
-                    _ => Ech::Grease,
-                });
-                self.facts.esni = Known::Is(hello.esni);
-                if let Some(sni) = sni {
-                    self.facts.name = Known::Is(sni);
-                }
-                (L5::Tls, Some(TLS_PORT))
+        if let Some(hello) = identity.hello() {
+            let sni = hello.sni.as_deref().and_then(name::normalise);
+            self.facts.ech = Known::Is(match (&sni, hello.ech) {
+                (_, false) => Ech::None,
+                (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
+                _ => Ech::Grease,
+            });
+            self.facts.esni = Known::Is(hello.esni);
+            if let Some(sni) = sni {
+                self.facts.name = Known::Is(sni);
             }
+        }
+        let (l5, port) = match &identity {
+            Identity::Tls(_) => (L5::Tls, Some(TLS_PORT)),
+            Identity::Quic { .. } => (L5::Quic, Some(TLS_PORT)),
             Identity::Http { .. } => (L5::Http, Some(HTTP_PORT)),
             Identity::Dns { .. } => (L5::Dns, None),
+            Identity::Ntp => (L5::Ntp, None),
             Identity::None => (L5::None, None),
         };
         self.facts.l5 = Known::Is(l5);

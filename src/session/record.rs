@@ -22,10 +22,11 @@ impl Session {
 
     /// The name as sent: SNI, or what the client asked for.
     pub fn name_as_sent(&self) -> Option<&[u8]> {
-        match (self.identity(), self.wish()) {
-            (Some(Identity::Tls(hello)), _) if hello.sni.is_some() => hello.sni.as_deref(),
-            (_, Wish::Name { host, .. }) => Some(host.as_bytes()),
-            _ => None,
+        let sni = self.identity().and_then(Identity::hello).and_then(|hello| hello.sni.as_deref());
+        match (sni, self.wish()) {
+            (Some(sni), _) => Some(sni),
+            (None, Wish::Name { host, .. }) => Some(host.as_bytes()),
+            (None, _) => None,
         }
     }
 
@@ -49,7 +50,7 @@ impl Session {
             fields.push(("name", name.into()));
         }
         match self.identity() {
-            Some(Identity::Tls(hello)) => {
+            Some(Identity::Tls(hello) | Identity::Quic { hello: Some(hello) }) => {
                 fields.push(("tls", Value::Shown(&hello.version)));
                 if !hello.alpn.is_empty() {
                     fields.push(("alpn", Value::List(&hello.alpn)));
