@@ -35,7 +35,7 @@ done
 max_len() {
     case $1 in
     authority | why_facts) echo 512 ;;
-    chunked_body | proxy_protocol | dns_message | names | list_file | decide | resolver) echo 1024 ;;
+    chunked_body | proxy_protocol | dns_message | dns_strip | names | list_file | decide | resolver) echo 1024 ;;
     *) echo 4096 ;;
     esac
 }
@@ -71,10 +71,26 @@ seed() {
         cp "$root/fuzz/seeds/$target"/* "$into"
     fi
     case $target in
-    client_hello | identify)
+    client_hello | identify | quic_initial)
         for file in "$root"/tests/vectors/tls/*.hex; do
             # shellcheck disable=SC2059 # The format is the data.
             printf "$(tr -d '[:space:]' <"$file" | sed 's/../\\x&/g')" >"$into/$(basename "$file" .hex)"
+        done
+        ;;
+    datagram)
+        # One in a line; the target reads each behind its length.
+        for file in "$root"/tests/vectors/quic/*.hex; do
+            while read -r line; do
+                # shellcheck disable=SC2059
+                printf "$(printf '%04x%s' $((${#line} / 2)) "$line" | sed 's/../\\x&/g')"
+            done <"$file" >"$into/$(basename "$file" .hex)"
+        done
+        ;;
+    dns_strip)
+        # The first line is the message before.
+        for file in "$root"/tests/vectors/dns/*.hex; do
+            # shellcheck disable=SC2059
+            printf "$(head -n 1 "$file" | sed 's/../\\x&/g')" >"$into/$(basename "$file" .hex)"
         done
         ;;
     config) cp "$root/src/config/default.yml" "$root/fuzz/fuzz_targets"/*.yml "$into" ;;
