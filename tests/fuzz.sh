@@ -66,7 +66,7 @@ binaries=$out/$host/release
 
 # Seeds: small ones are committed, the others come from the tests' vectors, which are hex.
 seed() {
-    local target=$1 into=$2 file
+    local target=$1 into=$2 file flow line
     if [[ -d $root/fuzz/seeds/$target ]]; then
         cp "$root/fuzz/seeds/$target"/* "$into"
     fi
@@ -80,10 +80,11 @@ seed() {
     datagram)
         # One in a line; the target reads each behind its length.
         for file in "$root"/tests/vectors/quic/*.hex; do
+            flow=$into/$(basename "$file" .hex)
             while read -r line; do
                 # shellcheck disable=SC2059
                 printf "$(printf '%04x%s' $((${#line} / 2)) "$line" | sed 's/../\\x&/g')"
-            done <"$file" >"$into/$(basename "$file" .hex)"
+            done <"$file" >"$flow"
         done
         ;;
     dns_strip)
