@@ -361,7 +361,7 @@ impl Connection {
     }
 
     fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
-        let step = session.connected();
+        let step = session.connected(self.server.as_ref().map(Server::local));
         self.carry_out(session, step, tools)
     }
 

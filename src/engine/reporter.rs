@@ -121,10 +121,14 @@ impl Life {
         self.received += received;
     }
 
-    /// The closing line, and for everybody one where no connection came about: its verdict alone would not show it.
+    /// The closing line, and for everybody one where no connection came about and no verdict shows it.
     pub fn close(&self, reason: CloseReason, now: Instant) {
-        if reason.is_unconnected() && logging::enabled(Level::Info) {
+        let misconfigured = reason == CloseReason::WrongProtocol;
+        if (misconfigured || reason.is_unconnected()) && logging::enabled(Level::Info) {
             let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
+            if misconfigured {
+                fields.push(("mode", self.mode.as_str().into()));
+            }
             if let Some(name) = &self.name {
                 fields.push(("name", Value::Bytes(name)));
             }

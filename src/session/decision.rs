@@ -136,7 +136,7 @@ impl Session {
             return Some(DialTarget::Name(name.clone(), port));
         }
         let Some(Identity::Http { host: Some(host) }) = &self.identity else { return None };
-        if self.mode == Mode::Http {
+        if matches!(self.mode, Mode::Http | Mode::Socks5) {
             return None;
         }
         match Authority::parse(host).ok()?.host {

@@ -18,6 +18,7 @@ use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome};
 use crate::wire::http1::{self, HeadEnd, Request};
+use crate::wire::socks5::{self, Status};
 use crate::wire::{Parse, proxy_protocol};
 
 /// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
@@ -35,8 +36,22 @@ pub(super) enum Owed {
     Nothing,
     /// The answer to a CONNECT.
     Established,
+    /// The reply to a SOCKS request.
+    SocksReply,
     /// The response to a request.
     Response(Box<Request>),
+}
+
+impl Owed {
+    /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
+    /// if there is one already.
+    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
+        match self {
+            Owed::Established => http1::ESTABLISHED.to_vec(),
+            Owed::SocksReply => socks5::reply(Status::Succeeded, local),
+            Owed::Nothing | Owed::Response(_) => Vec::new(),
+        }
+    }
 }
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
@@ -143,7 +158,7 @@ impl Session {
 
     /// Whether the session reads the client's bytes now.
     pub fn is_reading(&self) -> bool {
-        matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
+        self.state.is_reading()
     }
 
     /// Whether the client is known: behind a PROXY header not before that is read.
@@ -163,6 +178,7 @@ impl Session {
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
+            Mode::Socks5 => self.read(State::SocksGreeting, env.now),
         }
     }
 
@@ -244,8 +260,8 @@ impl Session {
         }
     }
 
-    /// A connection of the last [`Step::Dial`] stands.
-    pub fn connected(&mut self) -> Step {
+    /// A connection of the last [`Step::Dial`] stands; `local` is our own end of it.
+    pub fn connected(&mut self, local: Option<SocketAddr>) -> Step {
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
             Owed::Response(request) => {
@@ -254,11 +270,10 @@ impl Session {
                 self.owed = Owed::Response(request);
                 step
             }
-            Owed::Established => {
-                self.reply.extend_from_slice(http1::ESTABLISHED);
+            owed => {
+                self.reply.extend(owed.granted(local));
                 Step::Tunnel { to_server: self.take_prelude() }
             }
-            Owed::Nothing => Step::Tunnel { to_server: self.take_prelude() },
         }
     }
 
@@ -267,6 +282,7 @@ impl Session {
         self.close(match error {
             DialError::Refused => CloseReason::ConnectRefused,
             DialError::Unreachable => CloseReason::ConnectUnreachable,
+            DialError::NetworkUnreachable => CloseReason::ConnectNetworkUnreachable,
             DialError::TimedOut => CloseReason::ConnectTimeout,
             DialError::Other => CloseReason::ConnectFailed,
         })
@@ -307,6 +323,8 @@ impl Session {
         match self.state {
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
+            State::SocksGreeting => self.look_for_socks_greeting(env),
+            State::SocksRequest => self.look_for_socks_request(env),
             _ => self.identify(env),
         }
     }
@@ -353,9 +371,9 @@ impl Session {
 
     /// Reads the first bytes, beginning with those that are here already.
     pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
-        if matches!(self.owed, Owed::Established) {
+        if matches!(self.owed, Owed::Established | Owed::SocksReply) {
+            self.reply.extend(self.owed.granted(None));
             self.owed = Owed::Nothing;
-            self.reply.extend_from_slice(http1::ESTABLISHED);
         }
         let step = self.read(State::FirstBytes, env.now);
         if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
@@ -425,12 +443,15 @@ impl Session {
 
     /// What the client is told at the end: the one place where reasons become bytes.
     fn last_words(&self, reason: CloseReason) -> Wire {
-        let owes_http = !matches!(self.owed, Owed::Nothing) || self.state == State::RequestHead;
-        if owes_http {
-            return match super::request::status_of(reason) {
-                Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
-                None => Wire::Quiet,
-            };
+        match (&self.owed, self.state) {
+            (Owed::SocksReply, _) => return super::socks::last_words(reason),
+            (Owed::Established | Owed::Response(_), _) | (Owed::Nothing, State::RequestHead) => {
+                return match super::request::status_of(reason) {
+                    Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
+                    None => Wire::Quiet,
+                };
+            }
+            (Owed::Nothing, _) => {}
         }
         match reason {
             CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
@@ -442,16 +463,7 @@ impl Session {
                 _ => Wire::Reset,
             },
             // A client that was told that its tunnel stands learns by its end that it does not.
-            CloseReason::ConnectRefused
-            | CloseReason::ConnectUnreachable
-            | CloseReason::ConnectTimeout
-            | CloseReason::ConnectFailed
-            | CloseReason::NameNotFound
-            | CloseReason::ResolveFailed
-                if self.mode == Mode::Http =>
-            {
-                Wire::Quiet
-            }
+            _ if reason.is_unconnected() && matches!(self.mode, Mode::Http | Mode::Socks5) => Wire::Quiet,
             CloseReason::HealthCheck
             | CloseReason::ClientGone
             | CloseReason::Shutdown

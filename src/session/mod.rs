@@ -17,6 +17,7 @@ mod machine;
 pub mod reason;
 pub mod record;
 mod request;
+mod socks;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ impl Session {
     pub(super) fn http_reply(&self, status: u16, text: &str, close: bool) -> Vec<u8> {
         let method = match &self.owed {
             Owed::Response(request) => &*request.method,
-            Owed::Established | Owed::Nothing => "",
+            Owed::Established | Owed::SocksReply | Owed::Nothing => "",
         };
         http1::reply_to(method, status, text, close)
     }
@@ -141,6 +141,7 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         CloseReason::ResolveFailed => (504, "no nameserver answered"),
         CloseReason::ConnectRefused => (502, "the server refused the connection"),
         CloseReason::ConnectUnreachable => (502, "the server cannot be reached"),
+        CloseReason::ConnectNetworkUnreachable => (502, "the server's network cannot be reached"),
         CloseReason::ConnectTimeout => (504, "the server did not answer in time"),
         CloseReason::ConnectFailed => (502, "the connection to the server failed"),
         CloseReason::Limit | CloseReason::OutOfResources => (503, "too many connections"),
@@ -150,6 +151,7 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::ClientReset
         | CloseReason::Idle
         | CloseReason::HalfClosed
+        | CloseReason::WrongProtocol
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,

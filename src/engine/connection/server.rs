@@ -17,14 +17,19 @@ pub(super) struct Server {
     /// It has answered a request on this connection already.
     pub reused: bool,
     /// By which the socket is recognised as ours, as long as it is open.
-    _trace: Trace,
+    trace: Trace,
 }
 
 impl Server {
     /// A connection that was just made; `ready` is what the poll said with it.
     pub fn new(stream: TcpStream, trace: Trace, ready: Ready) -> Self {
         let end = End { stream, ready: Ready { writable: true, ..ready } };
-        Server { end, reused: false, _trace: trace }
+        Server { end, reused: false, trace }
+    }
+
+    /// Our own end of it.
+    pub fn local(&self) -> SocketAddr {
+        self.trace.local()
     }
 
     /// Whether it leads to one of `addrs` and has neither been closed nor sent anything unasked.

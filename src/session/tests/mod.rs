@@ -3,6 +3,7 @@
 mod connect;
 mod proxy_header;
 mod requests;
+mod socks;
 mod transparent;
 mod walk;
 
@@ -83,6 +84,8 @@ struct Simulation {
 }
 
 const CLIENT: &str = "192.168.1.20:51234";
+/// Our end of the connection to the server.
+const LOCAL: &str = "192.0.2.254:40000";
 
 impl Simulation {
     fn new(config: &str) -> Self {
@@ -145,7 +148,7 @@ impl Simulation {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
             In::NoAddrs(error) => session.resolved(Err(error), env),
-            In::Connected => session.connected(),
+            In::Connected => session.connected(LOCAL.parse().ok()),
             In::Unconnected(error) => session.dial_failed(error),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
             In::Broke(reason, answered) => session.exchange_failed(reason, answered),
@@ -193,8 +196,11 @@ fn config(listener: &str, rules: &[&str]) -> String {
     format!("service:\n  listen: [{{ {listener}, port: 4130 }}]\nrules:\n{rules}")
 }
 
-/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself.
+/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself; what is no text is in hexadecimal.
 fn first_line(bytes: &[u8]) -> String {
+    if bytes.iter().any(|byte| matches!(byte, 0..=9 | 0x80..)) {
+        return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    }
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().next().unwrap_or_default();
     match line.strip_prefix("HTTP/1.1 ") {
