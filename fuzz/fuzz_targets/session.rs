@@ -157,7 +157,8 @@ impl Run {
         self.step = f(&mut self.session, &mut env);
         assert!(verdicts.0 <= 1, "two verdicts in one call");
         let reply = self.session.take_reply();
-        assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 "), "{}", reply.escape_ascii());
+        let begins: &[u8] = if self.session.mode() == Mode::Socks5 { b"\x05" } else { b"HTTP/1.1 " };
+        assert!(reply.is_empty() || reply.starts_with(begins), "{}", reply.escape_ascii());
     }
 
     fn event(&mut self, u: &mut Unstructured<'_>) -> Result<Going> {

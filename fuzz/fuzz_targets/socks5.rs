@@ -25,13 +25,15 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(greeting.offers(Method::NoAuthentication), methods.contains(&0));
         assert_eq!(greeting.offers(Method::UserPassword), methods.contains(&2));
     }
-    if let Some(read) = whole(data, parse_credentials, |credentials| credentials.len) {
+    let owned =
+        |bytes: &[u8]| parse_credentials(bytes).map(|c| (c.len, [c.user.to_vec(), c.password.to_vec()]));
+    if let Some((len, parts)) = whole(data, owned, |(len, _)| *len) {
         let mut written = vec![1];
-        for part in [&read.user, &read.password] {
+        for part in parts {
             written.push(part.len() as u8);
             written.extend(part);
         }
-        assert_eq!(data[..read.len], written);
+        assert_eq!(data[..len], written);
     }
     if let Some(request) = whole(data, parse_request, |request| request.len) {
         let mut written = write(&request);

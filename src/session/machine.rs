@@ -465,6 +465,7 @@ impl Session {
             // A client that was told that its tunnel stands learns by its end that it does not.
             _ if reason.is_unconnected() && matches!(self.mode, Mode::Http | Mode::Socks5) => Wire::Quiet,
             CloseReason::HealthCheck
+            | CloseReason::WrongProtocol
             | CloseReason::ClientGone
             | CloseReason::Shutdown
             | CloseReason::Idle => Wire::Quiet,

@@ -50,12 +50,14 @@ impl Session {
 
     /// The first byte is not that of SOCKS 5. Who speaks what is mostly configured wrongly with it is told so.
     fn other_protocol(&mut self) -> Step {
-        let words = match self.prelude.first() {
-            Some(4) => SOCKS4_REJECTED.to_vec(),
-            Some(byte) if byte.is_ascii_uppercase() => http1::reply(400, "this is a SOCKS 5 proxy", true),
-            _ => Vec::new(),
-        };
-        self.say(words, CloseReason::WrongProtocol)
+        let reason = CloseReason::WrongProtocol;
+        match self.prelude.first() {
+            Some(4) => self.say(SOCKS4_REJECTED.to_vec(), reason),
+            Some(byte) if byte.is_ascii_uppercase() => {
+                self.say(http1::reply(400, "this is a SOCKS 5 proxy", true), reason)
+            }
+            _ => self.close(reason),
+        }
     }
 }
 

@@ -46,18 +46,18 @@ impl Greeting {
 }
 
 /// A client's answer to [`Method::UserPassword`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Credentials<'a> {
     /// Bytes they take at the front.
     pub len: usize,
     /// Of up to 255 bytes, in no particular character set; curl and others send empty ones, too.
-    pub user: Box<[u8]>,
+    pub user: &'a [u8],
     /// The same.
-    pub password: Box<[u8]>,
+    pub password: &'a [u8],
 }
 
 /// Without the password: what is debugged ends up in logs.
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("user", &self.user.escape_ascii().to_string())
@@ -134,10 +134,10 @@ pub fn parse_greeting(bytes: &[u8]) -> Parse<Greeting> {
 }
 
 /// Parses the user name and password at the front of `bytes` (RFC 1929 §2). Malformed is another version.
-pub fn parse_credentials(bytes: &[u8]) -> Parse<Credentials> {
+pub fn parse_credentials(bytes: &[u8]) -> Parse<Credentials<'_>> {
     parse(bytes, PASSWORD_VERSION, |cursor| {
-        let user = cursor.vec8()?.rest().into();
-        let password = cursor.vec8()?.rest().into();
+        let user = cursor.vec8()?.rest();
+        let password = cursor.vec8()?.rest();
         Ok(Some(Credentials { len: consumed(bytes, cursor), user, password }))
     })
 }
@@ -167,10 +167,10 @@ pub fn parse_request(bytes: &[u8]) -> Parse<Request> {
 }
 
 /// A message that begins with `version`; `body` reads what follows, or says `None` to what no continuation can mend.
-fn parse<T>(
-    bytes: &[u8],
+fn parse<'a, T>(
+    bytes: &'a [u8],
     version: u8,
-    body: impl FnOnce(&mut Cursor<'_>) -> Result<Option<T>, Short>,
+    body: impl FnOnce(&mut Cursor<'a>) -> Result<Option<T>, Short>,
 ) -> Parse<T> {
     let mut cursor = Cursor::new(bytes);
     match cursor.u8() {
@@ -255,17 +255,18 @@ mod tests {
 
     #[test]
     fn credentials() {
+        let parts =
+            |bytes: &[u8]| parse_credentials(bytes).map(|c| (c.len, c.user.to_vec(), c.password.to_vec()));
         let pair = |user: &[u8], password: &[u8]| {
-            let len = 3 + user.len() + password.len();
-            Parse::Complete(Credentials { len, user: user.into(), password: password.into() })
+            Parse::Complete((3 + user.len() + password.len(), user.to_vec(), password.to_vec()))
         };
-        check(parse_credentials, b"\x01\x05alice\x06secret", pair(b"alice", b"secret"));
-        check(parse_credentials, b"\x01\x01a\x00", pair(b"a", b""));
-        check(parse_credentials, b"\x01\x00\x00", pair(b"", b""));
+        check(parts, b"\x01\x05alice\x06secret", pair(b"alice", b"secret"));
+        check(parts, b"\x01\x01a\x00", pair(b"a", b""));
+        check(parts, b"\x01\x00\x00", pair(b"", b""));
         let longest = [&[1, 255][..], &[b'u'; 255], &[255], &[0; 255]].concat();
         assert_eq!(longest.len(), MAX_MESSAGE);
-        check(parse_credentials, &longest, pair(&[b'u'; 255], &[0; 255]));
-        check(parse_credentials, b"\x05", Parse::Malformed);
+        check(parts, &longest, pair(&[b'u'; 255], &[0; 255]));
+        check(parts, b"\x05", Parse::Malformed);
         let Parse::Complete(credentials) = parse_credentials(b"\x01\x05alice\x06secret") else { panic!() };
         let shown = format!("{credentials:?}");
         assert!(shown.contains("alice") && !shown.contains("secret"), "{shown}");

@@ -208,7 +208,7 @@ fn another_protocol_is_told_so_at_its_first_byte() {
         (b"\x04\x01\x01\xbb\xc6\x33\x64\x02\0".as_slice(), "close wrong_protocol: 005b000000000000"),
         (b"\x04", "close wrong_protocol: 005b000000000000"),
         (b"CONNECT a:443 HTTP/1.1\r\n\r\n", "close wrong_protocol: 400"),
-        (b"\x16\x03\x01", "close wrong_protocol: "),
+        (b"\x16\x03\x01", "close wrong_protocol: quiet"),
     ] {
         talk(&plan, &[(Start, "read until 1000"), (Bytes(bytes), expected)]);
     }
