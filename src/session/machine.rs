@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::budget::{Charge, FREE};
-use super::request::DENIED;
 use super::state::State;
-use super::{CloseReason, Closing, Env, Exchange, Step, Wire};
+use super::{CloseReason, Closing, Env, Exchange, Step};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
@@ -20,9 +19,6 @@ use crate::identify::{Identity, Outcome};
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::socks5::{self, Status};
 use crate::wire::{Parse, proxy_protocol};
-
-/// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
-const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 // Why first bytes are incomplete, for those who sent HTTP.
 const TOO_LATE: &str = "the request was not complete in time";
@@ -61,7 +57,7 @@ pub struct Session {
     pub(super) mode: Mode,
     pub(super) target: Target,
     trusted: bool,
-    state: State,
+    pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
     client: SocketAddr,
     pub(super) wish: Wish,
@@ -439,43 +435,6 @@ impl Session {
     pub(super) fn go(&mut self, to: State) {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
-    }
-
-    /// What the client is told at the end: the one place where reasons become bytes.
-    fn last_words(&self, reason: CloseReason) -> Wire {
-        match (&self.owed, self.state) {
-            (Owed::SocksReply, _) => return super::socks::last_words(reason),
-            (Owed::Established | Owed::Response(_), _) | (Owed::Nothing, State::RequestHead) => {
-                return match super::request::status_of(reason) {
-                    Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
-                    None => Wire::Quiet,
-                };
-            }
-            (Owed::Nothing, _) => {}
-        }
-        match reason {
-            CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
-                (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
-                (Some(Identity::Http { .. }), _) => Wire::Say(self.first_reply(DENIED)),
-                (None, Some(_)) if reason == CloseReason::Incomplete => {
-                    Wire::Say(self.first_reply(self.shortfall))
-                }
-                _ => Wire::Reset,
-            },
-            // A client that was told that its tunnel stands learns by its end that it does not.
-            _ if reason.is_unconnected() && matches!(self.mode, Mode::Http | Mode::Socks5) => Wire::Quiet,
-            CloseReason::HealthCheck
-            | CloseReason::WrongProtocol
-            | CloseReason::ClientGone
-            | CloseReason::Shutdown
-            | CloseReason::Idle => Wire::Quiet,
-            _ => Wire::Reset,
-        }
-    }
-
-    /// A refusal of the first bytes, which are a request or the beginning of one: HEAD gets no body.
-    fn first_reply(&self, text: &str) -> Vec<u8> {
-        http1::reply_to(super::request::method_of(&self.prelude), 403, text, true)
     }
 
     fn exchange(&mut self, request: &Request) -> Step {

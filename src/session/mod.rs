@@ -13,6 +13,7 @@
 
 pub mod budget;
 mod decision;
+mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
