@@ -141,7 +141,7 @@ impl Session {
         }
         match Authority::parse(host).ok()?.host {
             Host::Ip(ip) => Some(DialTarget::Address(SocketAddr::new(ip, port))),
-            Host::Name(host) => Some(DialTarget::Name(host, port)),
+            Host::Name(host) => Some(DialTarget::Name(without_root(&host), port)),
         }
     }
 
