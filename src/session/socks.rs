@@ -3,7 +3,7 @@
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::{CloseReason, Env, Step, Wire};
+use super::{CloseReason, Env, Machine, Step, Wire};
 use crate::accept;
 use crate::wire::Parse;
 use crate::wire::http1;
