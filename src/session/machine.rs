@@ -185,10 +185,8 @@ impl Session {
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
-            // rules of that moment.
-            self.waiting_since = env.now;
-            self.plan = Arc::clone(env.plan);
+            // Until here the idle time has counted, from now on the time for a head does.
+            self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
         match self.look(env) {
@@ -272,25 +270,31 @@ impl Session {
         })
     }
 
-    /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
+    /// The request is over and the client may send its next one, the beginning of which is `leftover`. Until its first byte
+    /// what is known is still of the last one.
     pub fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+        self.owed = Owed::Nothing;
+        self.head_end = HeadEnd::new();
+        self.charge = None;
+        self.go(State::RequestHead);
+        if leftover.is_empty() {
+            self.plan = Arc::clone(env.plan);
+            self.prelude = Vec::new();
+            return Step::Read { until: env.now + self.timeouts().idle };
+        }
+        self.prelude = leftover;
+        self.begin_request(env);
+        self.look(env)
+    }
+
+    /// The first bytes of a further request are here: the rules of this moment count, and nothing of the last request.
+    fn begin_request(&mut self, env: &mut Env<'_>) {
         self.plan = Arc::clone(env.plan);
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
         self.wish = Wish::Lost;
-        self.owed = Owed::Nothing;
-        self.head_end = HeadEnd::new();
-        self.charge = None;
-        self.prelude = leftover;
         self.waiting_since = env.now;
-        if !self.prelude.is_empty() {
-            self.go(State::RequestHead);
-            return self.look(env);
-        }
-        self.prelude = Vec::new();
-        self.go(State::RequestHead);
-        Step::Read { until: env.now + self.timeouts().idle }
     }
 
     /// Ends the session for a reason that the engine found.

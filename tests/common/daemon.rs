@@ -177,9 +177,11 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, to the page: what /proc/PID/status says is off by some pages for each core.
     pub fn memory_kib(&self) -> u64 {
-        self.status_field("VmRSS:").trim_end_matches("kB").trim().parse().unwrap()
+        let sums = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let resident = sums.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        resident.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     /// A line of /proc/PID/status.

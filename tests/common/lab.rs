@@ -108,18 +108,27 @@ impl Ns {
 
     /// Counts the connection attempts that reach this namespace from now on.
     pub fn count_syns(&self) {
-        self.nft(
-            "table inet seen {
-                counter syns { }
-                chain arriving {
-                    type filter hook prerouting priority raw;
-                    tcp flags & (syn | ack) == syn counter name syns
-                }
-            }",
-        );
+        self.count_syns_at("prerouting");
     }
 
-    /// Connection attempts since [`Ns::count_syns`].
+    /// Counts the connection attempts that are made in this namespace from now on.
+    pub fn count_syns_sent(&self) {
+        self.count_syns_at("output");
+    }
+
+    fn count_syns_at(&self, hook: &str) {
+        self.nft(&format!(
+            "table inet seen {{
+                counter syns {{ }}
+                chain passing {{
+                    type filter hook {hook} priority raw;
+                    tcp flags & (syn | ack) == syn counter name syns
+                }}
+            }}"
+        ));
+    }
+
+    /// Connection attempts since [`Ns::count_syns`] or [`Ns::count_syns_sent`].
     pub fn syns(&self) -> u64 {
         let text = self.sh("nft list counter inet seen syns");
         let mut words = text.split_whitespace();
