@@ -141,7 +141,12 @@ impl Locals {
     /// Whether a redirected connection to `addr`, which is not v4-mapped, has nowhere foreign to go: it was meant for this
     /// machine, or the trace of a redirection elsewhere is lost. With `allowLocal` that is so for our own listeners only.
     pub fn takes_in(&self, addr: SocketAddr) -> bool {
-        self.has(addr.ip()) && (!self.allow_local || self.tcp_ports.contains(&addr.port()))
+        if self.allow_local { self.listens_at(addr) } else { self.has(addr.ip()) }
+    }
+
+    /// Whether `addr`, which is not v4-mapped, leads to one of our own listeners.
+    pub fn listens_at(&self, addr: SocketAddr) -> bool {
+        self.has(addr.ip()) && self.tcp_ports.contains(&addr.port())
     }
 }
 

@@ -321,7 +321,8 @@ impl Session {
             Parse::Malformed => self.close(CloseReason::BadProxyHeader),
             Parse::Complete(header) => {
                 self.prelude.drain(..header.len.min(self.prelude.len()));
-                match introduction(&header, self.trusted) {
+                let is_itself = |src, dest| src == self.client && env.locals.listens_at(dest);
+                match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
                         self.facts = facts_of(src);

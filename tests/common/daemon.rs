@@ -136,6 +136,12 @@ impl Daemon {
         self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_string)
     }
 
+    /// Waits for this many lines of the log that hold all the words; there must not be more.
+    pub fn wait_count(&self, count: usize, words: &[&str]) {
+        let _ = wait_for_at_most(PATIENCE, || (self.count_log(words) >= count).then_some(()));
+        assert_eq!(self.count_log(words), count, "lines with {words:?} in:\n{}", self.log());
+    }
+
     /// How many lines of the log hold all the words.
     pub fn count_log(&self, words: &[&str]) -> usize {
         self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
