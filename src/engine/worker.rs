@@ -17,7 +17,7 @@ use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
 use crate::accept::{self, Wish};
-use crate::config::{Listener, Mode, Plan};
+use crate::config::{Listener, Mode, Service};
 use crate::connect::resolve::Answer;
 use crate::connect::resolve::cache::{AnswerCache, Entry};
 use crate::decide::L4;
@@ -25,7 +25,7 @@ use crate::decide::rules::Locals;
 use crate::logging;
 use crate::metrics::Limit;
 use crate::relay::Loan;
-use crate::session::{Budget, Session};
+use crate::session::{Budget, Machine};
 use crate::sys::socket::{self, Outgoing};
 
 /// Events that one call of the poll returns at most.
@@ -36,6 +36,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 
 /// How long the queue may be worked off before the poll is asked again: what bulk transfers add to others' latency.
 const POLL_EVERY: Duration = Duration::from_millis(2);
+
+/// How long a log line may wait for others.
+const LOG_DELAY: Duration = Duration::from_millis(5);
 
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,29 +54,31 @@ const MAX_LISTENERS: usize = 4096;
 ///
 /// # Errors
 /// No thread is to be had.
-pub fn spawn(
+pub fn spawn<M: Machine>(
     index: usize,
-    handle: &mut Handle,
-    prepared: Prepared,
+    handle: &mut Handle<M::Plan>,
+    prepared: Prepared<M::Plan>,
     shared: Arc<Shared>,
-    plan: Arc<Plan>,
+    plan: Arc<M::Plan>,
     locals: Arc<Locals>,
 ) -> io::Result<()> {
-    let worker = Worker {
+    let worker = Worker::<M> {
         index,
         poll: prepared.poll,
         inbox: prepared.inbox,
-        outgoing: outgoing(&plan),
+        outgoing: outgoing((*plan).as_ref()),
         plan,
         locals,
         listeners: Vec::new(),
         connections: Slab::new(),
         timers: Timers::new(),
+        pauses: Timers::new(),
         queue: VecDeque::new(),
         loan: Loan::new(Arc::clone(&shared.admission.descriptors)),
         preludes: Arc::default(),
         answers: AnswerCache::new(REMEMBERED_NAMES),
         draining: None,
+        log_due: None,
         shared,
     };
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
@@ -88,27 +93,31 @@ struct Bound {
     paused: bool,
 }
 
-struct Worker {
+struct Worker<M: Machine> {
     index: usize,
     poll: Poll,
-    inbox: Receiver<Command>,
-    plan: Arc<Plan>,
+    inbox: Receiver<Command<M::Plan>>,
+    plan: Arc<M::Plan>,
     outgoing: Outgoing,
     locals: Arc<Locals>,
     shared: Arc<Shared>,
     /// By place; a place is not used again for another socket while its events may be under way.
     listeners: Vec<Option<Bound>>,
-    connections: Slab<Connection>,
+    connections: Slab<Connection<M>>,
     timers: Timers,
+    /// When listeners that rest go on, by place.
+    pauses: Timers,
     /// Those who have more to do: sessions by key, listeners by token.
     queue: VecDeque<usize>,
     loan: Loan,
     preludes: Arc<Budget>,
     answers: AnswerCache,
     draining: Option<Instant>,
+    /// When the lines that are kept must be written.
+    log_due: Option<Instant>,
 }
 
-impl Worker {
+impl<M: Machine> Worker<M> {
     fn run(mut self) {
         logging::keep_until_flush();
         let mut events = Events::with_capacity(EVENTS);
@@ -133,18 +142,17 @@ impl Worker {
                 }
             }
             self.work_off(now);
-            while let Some(token) = self.timers.pop(now) {
-                if token >= FIRST_LISTENER {
-                    if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
-                        bound.paused = false;
-                    }
-                    self.accept(token, now);
-                } else {
-                    self.with(token, now, |connection, tools| connection.expired(tools));
+            while let Some(key) = self.timers.pop(now) {
+                self.with(key, now, |connection, tools| connection.expired(tools));
+            }
+            while let Some(place) = self.pauses.pop(now) {
+                if let Some(Some(bound)) = self.listeners.get_mut(place) {
+                    bound.paused = false;
                 }
+                self.accept(FIRST_LISTENER + place, now);
             }
             self.connections.recycle();
-            logging::flush();
+            self.flush_log(now);
         }
         for key in self.connections.keys() {
             self.with(key, Instant::now(), |connection, tools| connection.shut_down(tools));
@@ -175,6 +183,17 @@ impl Worker {
         }
     }
 
+    /// Writes lines only after a moment: at once, each would stand between two steps of its session, and many connections
+    /// in a short time share one write.
+    fn flush_log(&mut self, now: Instant) {
+        if !logging::has_kept() {
+            self.log_due = None;
+        } else if now >= *self.log_due.get_or_insert(now + LOG_DELAY) {
+            self.log_due = None;
+            logging::flush();
+        }
+    }
+
     /// Whether there is nothing left to drain, or no time.
     fn is_finished(&self) -> bool {
         self.draining.is_some_and(|until| self.connections.len() == 0 || Instant::now() >= until)
@@ -184,16 +203,21 @@ impl Worker {
         if !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = match (self.timers.next(), self.draining) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
+        let next = [self.timers.next(), self.pauses.next(), self.draining, self.log_due]
+            .into_iter()
+            .flatten()
+            .min()?;
         // The kernel counts milliseconds and rounds down; a turn too early finds nothing to do and comes again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
     /// Lets a connection do something, and puts it where its fate belongs.
-    fn with(&mut self, key: usize, now: Instant, f: impl FnOnce(&mut Connection, &mut Tools<'_>) -> Fate) {
+    fn with(
+        &mut self,
+        key: usize,
+        now: Instant,
+        f: impl FnOnce(&mut Connection<M>, &mut Tools<'_, M>) -> Fate,
+    ) {
         let Some(mut connection) = self.connections.take(key) else { return };
         let mut tools = Tools {
             now,
@@ -212,7 +236,7 @@ impl Worker {
         };
         match f(&mut connection, &mut tools) {
             Fate::Over => {
-                self.timers.change(key, connection.deadline(), None);
+                self.timers.set(key, None);
                 if let Some(source) = connection.source() {
                     self.shared.admission.leave_source(source);
                 }
@@ -259,7 +283,7 @@ impl Worker {
         }
         if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
             bound.paused = true;
-            self.timers.change(token, None, now.checked_add(ACCEPT_PAUSE));
+            self.pauses.set(token - FIRST_LISTENER, now.checked_add(ACCEPT_PAUSE));
         }
     }
 
@@ -287,7 +311,7 @@ impl Worker {
             Mode::Http | Mode::ProxyProtocol => Wish::Lost,
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
-        let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
+        let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
         self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
@@ -327,8 +351,9 @@ impl Worker {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Plan(plan, listeners) => {
-                    self.outgoing = outgoing(&plan);
-                    if plan.nameservers != self.plan.nameservers {
+                    let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
+                    self.outgoing = outgoing(new);
+                    if new.nameservers != old.nameservers {
                         self.answers = AnswerCache::new(REMEMBERED_NAMES);
                     }
                     self.plan = plan;
@@ -440,6 +465,6 @@ pub fn share_out(
         .collect()
 }
 
-fn outgoing(plan: &Plan) -> Outgoing {
-    Outgoing { fwmark: plan.output.fwmark, interface: plan.output.interface.clone() }
+fn outgoing(service: &Service) -> Outgoing {
+    Outgoing { fwmark: service.output.fwmark, interface: service.output.interface.clone() }
 }
