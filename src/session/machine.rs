@@ -49,7 +49,7 @@ pub struct Session {
     trusted: bool,
     state: State,
     /// The client as accepted, or as a PROXY header says.
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     pub(super) wish: Wish,
     pub(super) owed: Owed,
     pub(super) facts: Facts,
@@ -313,15 +313,6 @@ impl Session {
         matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
     }
 
-    /// The first bytes of a further request are here: the time for a head and the rules of this moment count, and nothing
-    /// of the last request.
-    fn begin_request(&mut self, env: &Env<'_>) {
-        self.plan = Arc::clone(env.plan);
-        self.facts = facts_of(self.client);
-        (self.identity, self.resolved, self.wish) = (None, None, Wish::Lost);
-        self.waiting_since = env.now;
-    }
-
     /// Whether there is memory for waiting with the present prelude.
     fn afford_prelude(&mut self, env: &Env<'_>) -> bool {
         let len = self.prelude.len();
@@ -494,7 +485,7 @@ impl Session {
 }
 
 /// What is known of every connection from `client`.
-fn facts_of(client: SocketAddr) -> Facts {
+pub(super) fn facts_of(client: SocketAddr) -> Facts {
     Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),
