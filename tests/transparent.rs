@@ -420,7 +420,7 @@ fn allow_local_lets_the_routers_services_be_reached_but_not_the_listeners() {
             let end = lab.client.run(|| read_end(&mut connect(at(addr, PORT))));
             assert_eq!(end, End::Reset(vec![]));
         }
-        assert_eq!(daemon.count_log(&["=> ? | Denied | rule=always"]), 2, "{}", daemon.log());
+        daemon.wait_count(2, &["=> ? | Denied | rule=always"]);
     }
 }
 
@@ -468,8 +468,8 @@ fn a_client_that_connects_to_the_listener_itself_causes_no_loop() {
             );
         }
     }
-    assert_eq!(daemon.count_log(&["| Accept |"]), 2, "{}", daemon.log());
-    assert_eq!(daemon.count_log(&["| Denied | rule=always"]), 12, "{}", daemon.log());
+    daemon.wait_count(2, &["| Accept |"]);
+    daemon.wait_count(12, &["| Denied | rule=always"]);
 }
 
 #[test]
