@@ -10,6 +10,7 @@ pub mod http1;
 pub mod ntp;
 pub mod proxy_protocol;
 pub mod quic;
+pub mod socks5;
 pub mod tls;
 
 /// What a parser says of the bytes it was given.
