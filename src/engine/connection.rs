@@ -7,12 +7,12 @@ mod dialling;
 mod exchanging;
 mod lingering;
 mod resolving;
+mod securing;
 mod server;
 mod stage;
 mod talking;
 mod tunnelling;
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -33,6 +33,7 @@ use super::tools::Tools;
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
+use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
 use crate::sys::socket;
@@ -67,7 +68,7 @@ impl Connection {
     ) -> Self {
         Connection {
             // A fresh socket has room.
-            client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
+            client: End { stream: Stream::new(stream), ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
             race: Race::default(),
             stage: Stage::Over,
@@ -104,7 +105,8 @@ impl Connection {
         tools: &mut Tools<'_>,
     ) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if tools.registry.register(&mut self.client.stream, Token(tools.key * ROLES), interest).is_err() {
+        let (socket, token) = (self.client.stream.socket_mut(), Token(tools.key * ROLES));
+        if tools.registry.register(socket, token, interest).is_err() {
             return self.finish(CloseReason::OutOfResources, Wire::Reset, tools);
         }
         let step =
@@ -157,6 +159,7 @@ impl Connection {
     pub fn go_on(&mut self, tools: &mut Tools<'_>) -> Fate {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
+            Stage::Securing(_) => self.shake_hands(tools),
             Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
@@ -171,7 +174,7 @@ impl Connection {
         // The timers have forgotten it.
         self.deadline = None;
         match &mut self.stage {
-            Stage::Talking(session) => {
+            Stage::Talking(session) | Stage::Securing(session) => {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
@@ -250,7 +253,7 @@ impl Connection {
             }
             step => step,
         };
-        if !reply.is_empty() && !matches!(self.client.stream.write(&reply), Ok(n) if n == reply.len()) {
+        if !reply.is_empty() && !self.client.say(&reply) {
             return self.finish(CloseReason::ClientGone, Wire::Reset, tools);
         }
         match step {
@@ -259,6 +262,7 @@ impl Connection {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
+            Step::Secure(securing) => self.secure(session, &securing, tools),
             Step::Resolve(name) => self.resolve(session, name, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) => self.ask_server(session, wanted, tools),
@@ -288,7 +292,9 @@ impl Connection {
                 return Fate::Stays;
             }
             let Stage::Talking(session) = &mut self.stage else { return Fate::Stays };
-            let Some(step) = talking::read(session, &mut self.client, tools) else { return Fate::Stays };
+            let Some(step) = talking::read(session, &mut self.client, &self.life, tools) else {
+                return Fate::Stays;
+            };
             let fate = self.go_to(step, tools);
             if !matches!(self.stage, Stage::Talking(_)) {
                 return fate;
@@ -431,9 +437,9 @@ impl Connection {
                 }
                 self.next_request(tools)
             }
-            exchanging::Turn::ClientReset => {
+            exchanging::Turn::ClientBroke(reason) => {
                 self.server.iter().for_each(Server::reset_on_close);
-                self.finish(CloseReason::ClientReset, Wire::Reset, tools)
+                self.finish(reason, Wire::Reset, tools)
             }
             exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
         }
@@ -458,17 +464,20 @@ impl Connection {
         self.server = None;
         self.life.close(reason, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
-        match wire {
+        match securing::in_view_of(reason, wire) {
             Wire::Say(words) => {
                 self.stage = Stage::Lingering(Lingering::new(&mut self.client, &words));
                 self.set_deadline(tools.now.checked_add(LINGER), tools);
                 self.linger(tools)
             }
             Wire::Reset => {
-                let _ = socket::reset_on_close(&self.client.stream);
+                let _ = socket::reset_on_close(self.client.stream.socket());
                 self.over(tools)
             }
-            Wire::Quiet => self.over(tools),
+            Wire::Quiet => {
+                securing::take_leave(&mut self.client);
+                self.over(tools)
+            }
         }
     }
 

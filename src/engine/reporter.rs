@@ -1,5 +1,6 @@
 //! What the outside learns of sessions: log lines, counters and the live table.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -121,9 +122,9 @@ impl Life {
         self.received += received;
     }
 
-    /// The closing line, and for everybody one where no connection came about: its verdict alone would not show it.
+    /// The closing line, and for everybody one where no connection came about, which a verdict would not show.
     pub fn close(&self, reason: CloseReason, now: Instant) {
-        if reason.is_unconnected() && logging::enabled(Level::Info) {
+        if (reason.is_unconnected() || reason == CloseReason::NotTls) && logging::enabled(Level::Info) {
             let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
             if let Some(name) = &self.name {
                 fields.push(("name", Value::Bytes(name)));
@@ -135,6 +136,17 @@ impl Life {
             self.describe(&mut fields, now);
             self.log(Level::Debug, "Closed", &fields);
         }
+    }
+
+    /// The client's TLS failed: a line for everybody, as only this error tells a missing root from a wrong port.
+    pub fn tls_failed(&self, error: &dyn fmt::Display) {
+        let reason = CloseReason::TlsFailed.as_str().into();
+        let sport = self.client.port().into();
+        self.log(
+            Level::Info,
+            "Failed",
+            &[("reason", reason), ("sport", sport), ("error", Value::Shown(error))],
+        );
     }
 
     /// A line of the live table.

@@ -284,7 +284,7 @@ impl Worker {
         self.shared.metrics.connection_opened(listener.mode, L4::Tcp);
         let wish = match listener.mode {
             Mode::Transparent => self.original_destination(&stream, listener),
-            Mode::Http | Mode::ProxyProtocol => Wish::Lost,
+            Mode::Http | Mode::Https | Mode::ProxyProtocol => Wish::Lost,
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));

@@ -17,6 +17,7 @@ use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome};
+use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::{Parse, proxy_protocol};
 
@@ -46,6 +47,8 @@ pub struct Session {
     pub(super) mode: Mode,
     pub(super) target: Target,
     trusted: bool,
+    /// How TLS is put on the client's end; taken when it is.
+    pub(super) tls: Option<Role>,
     state: State,
     /// The client as accepted, or as a PROXY header says.
     client: SocketAddr,
@@ -81,6 +84,7 @@ impl Session {
             mode: listener.mode,
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
+            tls: listener.tls.clone(),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -143,7 +147,7 @@ impl Session {
 
     /// Whether the session reads the client's bytes now.
     pub fn is_reading(&self) -> bool {
-        matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
+        matches!(self.state, State::Hello | State::ProxyHeader | State::RequestHead | State::FirstBytes)
     }
 
     /// Whether the client is known: behind a PROXY header not before that is read.
@@ -163,6 +167,7 @@ impl Session {
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
+            Mode::Https => self.read(State::Hello, env.now),
         }
     }
 
@@ -305,6 +310,7 @@ impl Session {
     /// Looks at the unconsumed bytes as the state demands.
     fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
+            State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
             _ => self.identify(env),
@@ -448,10 +454,11 @@ impl Session {
             | CloseReason::ConnectFailed
             | CloseReason::NameNotFound
             | CloseReason::ResolveFailed
-                if self.mode == Mode::Http =>
+                if self.mode.is_http_proxy() =>
             {
                 Wire::Quiet
             }
+            CloseReason::NotTls => Wire::Say(self.plain_reply()),
             CloseReason::HealthCheck
             | CloseReason::ClientGone
             | CloseReason::Shutdown

@@ -3,7 +3,7 @@
 //! ```text
 //!            accept            identify         decide          connect               relay
 //! client ──► who wants what ──► first bytes ──► verdict ──► address, connection ──► tunnel or exchange
-//!            PROXY header                        │   ▲
+//!            TLS, PROXY header                   │   ▲
 //!            request head                        └───┘ asks only for the fact it needs next
 //! ```
 //!
@@ -17,6 +17,7 @@ mod machine;
 pub mod reason;
 pub mod record;
 mod request;
+mod secure;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use std::time::Instant;
 use crate::config::Plan;
 use crate::decide::Verdict;
 use crate::decide::rules::Locals;
+use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
 
 pub use budget::Budget;
@@ -62,6 +64,8 @@ pub enum Step {
         /// Until then.
         until: Instant,
     },
+    /// Put TLS on the client's end.
+    Secure(Securing),
     /// Find the addresses of a name.
     Resolve(Box<str>),
     /// Connect to one of these, in this order of preference.
@@ -75,6 +79,17 @@ pub enum Step {
     Exchange(Exchange),
     /// End the session.
     Close(Closing),
+}
+
+/// TLS to be put on the client's end.
+#[derive(Debug)]
+pub struct Securing {
+    /// As whom, and with which certificates.
+    pub role: Role,
+    /// Read from the client already.
+    pub received: Vec<u8>,
+    /// The handshake must be over by then.
+    pub until: Instant,
 }
 
 /// One request to be sent and answered.

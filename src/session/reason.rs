@@ -27,6 +27,10 @@ pub enum CloseReason {
     BadRequest,
     /// What the server sent breaks HTTP.
     BadResponse,
+    /// A client of an `https` listener does not speak TLS.
+    NotTls,
+    /// The client's TLS handshake failed, or its bytes did not arrive as they were sent.
+    TlsFailed,
     /// A PROXY header was missing, malformed or from a sender that is not trusted.
     BadProxyHeader,
     /// A PROXY header that speaks for nobody: a health check.
@@ -55,7 +59,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 26] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -68,6 +72,8 @@ impl CloseReason {
         CloseReason::ProcessTimeout,
         CloseReason::BadRequest,
         CloseReason::BadResponse,
+        CloseReason::NotTls,
+        CloseReason::TlsFailed,
         CloseReason::BadProxyHeader,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
@@ -110,6 +116,8 @@ impl CloseReason {
             CloseReason::ProcessTimeout => "process_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadResponse => "bad_response",
+            CloseReason::NotTls => "not_tls",
+            CloseReason::TlsFailed => "tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",

@@ -150,6 +150,8 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::ClientReset
         | CloseReason::Idle
         | CloseReason::HalfClosed
+        | CloseReason::NotTls
+        | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,

@@ -5,6 +5,10 @@
 pub(super) enum State {
     /// Just accepted.
     New,
+    /// Reading the first bytes of what should be TLS.
+    Hello,
+    /// Waiting for TLS to stand.
+    Securing,
     /// Reading a PROXY header.
     ProxyHeader,
     /// Reading an HTTP proxy request's head.
@@ -27,6 +31,10 @@ use State::*;
 const EDGES: &[(State, State)] = &[
     (New, ProxyHeader),
     (New, RequestHead),
+    // TLS first, then a proxy like another.
+    (New, Hello),
+    (Hello, Securing),
+    (Securing, RequestHead),
     // Transparent: the rules may want to see more, or not.
     (New, FirstBytes),
     (New, Resolving),
@@ -68,7 +76,8 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_last_state_and_nothing_enters_the_first() {
-        let all = [New, ProxyHeader, RequestHead, FirstBytes, Resolving, Dialling, Open, Closed];
+        let all =
+            [New, Hello, Securing, ProxyHeader, RequestHead, FirstBytes, Resolving, Dialling, Open, Closed];
         for state in all {
             assert!(!Closed.may_become(state), "{state:?}");
             assert!(!state.may_become(New), "{state:?}");

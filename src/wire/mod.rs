@@ -9,6 +9,7 @@ pub mod dns;
 pub mod http1;
 pub mod proxy_protocol;
 pub mod tls;
+pub mod x509;
 
 /// What a parser says of the bytes it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! The stage in which a client that was told something may still hear it: closing while its bytes come in would reset the
 //! connection and could take the last words with it.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use crate::relay::End;
@@ -24,16 +23,18 @@ impl Lingering {
     /// does not get.
     pub fn new(client: &mut End, words: &[u8]) -> Self {
         let _ = client.stream.write(words);
-        let _ = client.stream.shutdown(Shutdown::Write);
+        let _ = client.shutdown();
         client.ready.readable = true;
         Lingering { discarded: 0 }
     }
 
     /// Throws away what has come; true once the connection can be closed.
     pub fn turn(&mut self, client: &mut End, scratch: &mut [u8]) -> bool {
+        let told = !matches!(client.flush(), Ok(false));
         while self.discarded < LINGER_BYTES {
-            match client.stream.read(scratch) {
-                Ok(0) => break,
+            // Under TLS it is ciphertext that is thrown away: no need to know what it says.
+            match client.stream.socket_mut().read(scratch) {
+                Ok(0) => return told,
                 Ok(n) => self.discarded = self.discarded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(_) => break,

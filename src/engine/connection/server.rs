@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 use crate::engine::dialled::Trace;
+use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
 use crate::sys::socket;
 
@@ -23,19 +24,20 @@ pub(super) struct Server {
 impl Server {
     /// A connection that was just made; `ready` is what the poll said with it.
     pub fn new(stream: TcpStream, trace: Trace, ready: Ready) -> Self {
-        let end = End { stream, ready: Ready { writable: true, ..ready } };
+        let end = End { stream: Stream::new(stream), ready: Ready { writable: true, ..ready } };
         Server { end, reused: false, _trace: trace }
     }
 
     /// Whether it leads to one of `addrs` and has neither been closed nor sent anything unasked.
     pub fn leads_to(&self, addrs: &[SocketAddr]) -> bool {
-        self.end.stream.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
-            && matches!(self.end.stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        let socket = self.end.stream.socket();
+        socket.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
+            && matches!(socket.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Makes its end a reset.
     pub fn reset_on_close(&self) {
         // Where that fails the server sees an ordinary end instead.
-        let _ = socket::reset_on_close(&self.end.stream);
+        let _ = socket::reset_on_close(self.end.stream.socket());
     }
 }

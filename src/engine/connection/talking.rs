@@ -1,33 +1,44 @@
 //! The stage in which the session waits for the client's bytes.
 
-use std::io::{self, Read};
+use std::io;
 
+use super::securing;
+use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::End;
-use crate::session::{CloseReason, Session, Step};
+use crate::session::{Session, Step};
 
 /// One read from the client, and what the session says to it; nothing if there is nothing to read.
-pub(super) fn read(session: &mut Session, client: &mut End, tools: &mut Tools<'_>) -> Option<Step> {
+pub(super) fn read(
+    session: &mut Session,
+    client: &mut End,
+    life: &Life,
+    tools: &mut Tools<'_>,
+) -> Option<Step> {
     // Taken out for the call, as the session may need the other tools.
     let mut scratch = std::mem::take(&mut tools.loan.scratch);
-    let step = read_into(&mut scratch, session, client, tools);
+    let step = read_into(&mut scratch, session, client, life, tools);
     tools.loan.scratch = scratch;
     step
 }
 
-fn read_into(scratch: &mut [u8], session: &mut Session, client: &mut End, tools: &Tools<'_>) -> Option<Step> {
+fn read_into(
+    scratch: &mut [u8],
+    session: &mut Session,
+    client: &mut End,
+    life: &Life,
+    tools: &Tools<'_>,
+) -> Option<Step> {
     match client.stream.read(scratch) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
             client.ready.readable = false;
             None
         }
-        Err(_) => Some(session.close(CloseReason::ClientReset)),
+        Err(error) => Some(session.close(securing::why_client_broke(&error, life))),
         // Read again, it says the same: whoever relays learns it, too.
         Ok(0) => Some(tools.ask(|env| session.end_of_stream(env))),
         Ok(n) => {
-            if n < scratch.len() && !client.ready.read_closed {
-                client.ready.readable = false;
-            }
+            client.was_read(n, scratch.len());
             let bytes = scratch.get(..n).unwrap_or_default();
             Some(tools.ask(|env| session.bytes(bytes, env)))
         }

@@ -1,0 +1,75 @@
+//! The stage in which TLS comes between the client and the session, and how a client's TLS ends.
+
+use std::io;
+
+use super::{Connection, Fate, Stage};
+use crate::engine::reporter::Life;
+use crate::engine::tools::Tools;
+use crate::relay::End;
+use crate::relay::stream::is_tls_failure;
+use crate::session::{CloseReason, Securing, Session, Wire};
+
+impl Connection {
+    /// Puts TLS on the client's end, beginning with what the session has read of it.
+    pub(super) fn secure(
+        &mut self,
+        session: Box<Session>,
+        securing: &Securing,
+        tools: &mut Tools<'_>,
+    ) -> Fate {
+        self.set_deadline(Some(securing.until), tools);
+        self.stage = Stage::Securing(session);
+        match self.client.stream.secure(&securing.role, &securing.received) {
+            Ok(()) => self.shake_hands(tools),
+            Err(error) => self.insecure(&error, tools),
+        }
+    }
+
+    /// Goes on with the handshake. It reads and writes by turns, so news of either readiness leads here.
+    pub(super) fn shake_hands(&mut self, tools: &mut Tools<'_>) -> Fate {
+        match self.client.stream.handshake() {
+            Ok(true) => {
+                // TLS may have read more than its own.
+                self.client.ready.readable = true;
+                let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+                let step = tools.ask(|env| session.secured(env));
+                self.carry_out(session, step, tools)
+            }
+            Ok(false) => Fate::Yields,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Fate::Stays,
+            Err(error) => self.insecure(&error, tools),
+        }
+    }
+
+    fn insecure(&mut self, error: &io::Error, tools: &mut Tools<'_>) -> Fate {
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => CloseReason::ClientGone,
+            _ => why_client_broke(error, &self.life),
+        };
+        let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
+        let step = session.close(reason);
+        self.carry_out(session, step, tools)
+    }
+}
+
+/// Why a client's stream broke. What TLS says about it is logged: nobody else knows it.
+pub(super) fn why_client_broke(error: &io::Error, life: &Life) -> CloseReason {
+    if !is_tls_failure(error) {
+        return CloseReason::ClientReset;
+    }
+    life.tls_failed(error);
+    CloseReason::TlsFailed
+}
+
+/// What a client hears at the end: where TLS has failed, the alert that TLS has ready, which a reset would take away.
+pub(super) fn in_view_of(reason: CloseReason, wire: Wire) -> Wire {
+    if reason == CloseReason::TlsFailed { Wire::Say(Vec::new()) } else { wire }
+}
+
+/// Before a quiet end: under TLS the end of a socket alone would look like an attack.
+pub(super) fn take_leave(client: &mut End) {
+    if !client.stream.is_bare() {
+        // One who does not take it at once goes without.
+        let _ = client.shutdown();
+    }
+}
