@@ -244,7 +244,9 @@ fn a_silent_client_and_a_slow_one_end_by_the_deadline() {
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(8), "{took:?}");
     }
-    assert_eq!(proxy.daemon.count_log(&["Closed | reason=process_timeout"]), 4, "{}", proxy.daemon.log());
+    wait_for("four lines", || {
+        (proxy.daemon.count_log(&["Closed | reason=process_timeout"]) == 4).then_some(())
+    });
     // The deadline of the handshake is not the request's.
     let mut client = proxy.client();
     assert_eq!(read_some(&mut client, 12), b"HTTP/1.1 408");

@@ -167,6 +167,16 @@ impl Run {
         }
         match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
             Step::Read { until } => self.read(until, u)?,
+            Step::Secure(securing) => {
+                // TLS takes all of it, and what comes behind it are other bytes.
+                assert_eq!(securing.received, self.fed);
+                self.fed.clear();
+                if u.ratio(1, 4)? {
+                    self.call(|session, _| session.close(CloseReason::TlsFailed));
+                } else {
+                    self.call(|session, env| session.secured(env));
+                }
+            }
             Step::Resolve(name) => {
                 assert!(!name.is_empty() && !name.ends_with('.'), "{name:?}");
                 let result = match u.int_in_range(0..=7)? {
@@ -306,6 +316,10 @@ impl Run {
             match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
                 Step::Read { until } => {
                     self.now = self.now.max(until);
+                    self.deadline();
+                }
+                Step::Secure(securing) => {
+                    self.now = self.now.max(securing.until);
                     self.deadline();
                 }
                 Step::Resolve(_) => {
