@@ -21,6 +21,8 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = include_str!("session.yml");
+/// Paths in it start from its folder.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz_targets/session.yml");
 /// What may happen to one session.
 const MAX_EVENTS: usize = 200;
 /// The largest read.
@@ -64,7 +66,7 @@ fn client_hello(sni: &str) -> Vec<u8> {
 }
 
 static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
-    let loaded = load(CONFIG, Path::new("session.yml"), LoadOptions::default());
+    let loaded = load(CONFIG, Path::new(FILE), LoadOptions::default());
     Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan)
 });
 

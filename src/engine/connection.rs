@@ -22,7 +22,6 @@ use mio::{Interest, Token};
 pub(super) use self::dialling::ROLES;
 use self::dialling::{Dialling, Race, Standing};
 use self::exchanging::Exchanging;
-use self::lingering::{LINGER, Lingering};
 use self::resolving::{Begun, Resolving};
 use self::server::Server;
 pub(super) use self::stage::Fate;
@@ -36,7 +35,6 @@ use crate::connect::resolve::ResolveError;
 use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
-use crate::sys::socket;
 
 /// Reads from one client before others get their turn.
 const READS_PER_TURN: usize = 16;
@@ -49,7 +47,6 @@ pub(super) struct Connection {
     /// The race that the server won, or that is on.
     race: Race,
     stage: Stage,
-    deadline: Option<Instant>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
@@ -72,7 +69,6 @@ impl Connection {
             server: None,
             race: Race::default(),
             stage: Stage::Over,
-            deadline: None,
             queued: false,
             source,
             life: Life::new(client, mode, now),
@@ -82,11 +78,6 @@ impl Connection {
     /// What the live table shows.
     pub fn life(&self) -> &Life {
         &self.life
-    }
-
-    /// The deadline that the timers know.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 
     /// The address that it is counted under.
@@ -116,11 +107,7 @@ impl Connection {
 
     /// The poll reported something of the socket with this role.
     pub fn event(&mut self, role: usize, event: &mio::event::Event, tools: &mut Tools<'_>) -> Fate {
-        let ready = Ready {
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            read_closed: event.is_read_closed() || event.is_error(),
-        };
+        let ready = Ready::from(event);
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
@@ -171,8 +158,6 @@ impl Connection {
 
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_>) -> Fate {
-        // The timers have forgotten it.
-        self.deadline = None;
         match &mut self.stage {
             Stage::Talking(session) | Stage::Securing(session) => {
                 let step = tools.ask(|env| session.deadline(env));
@@ -337,7 +322,7 @@ impl Connection {
         self.race = self.race.next();
         let plan = session.plan();
         let rounds = plan.output.retries.saturating_add(1);
-        let dialling = Dialling::new(addrs, rounds, plan.timeouts.connect);
+        let dialling = Dialling::new(addrs, rounds, plan.timeouts.connect, session.has_prelude());
         self.stage = Stage::Dialling(session, Box::new(dialling));
         self.dial(tools)
     }
@@ -458,47 +443,13 @@ impl Connection {
         self.carry_out(session, step, tools)
     }
 
-    /// Ends the session; the client may still have to hear its last words.
-    fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
-        self.stage.close(tools.loan);
-        self.server = None;
-        self.life.close(reason, tools.now);
-        tools.shared.metrics.connection_closed(self.life.mode, reason);
-        match securing::in_view_of(reason, wire) {
-            Wire::Say(words) => {
-                self.stage = Stage::Lingering(Lingering::new(&mut self.client, &words));
-                self.set_deadline(tools.now.checked_add(LINGER), tools);
-                self.linger(tools)
-            }
-            Wire::Reset => {
-                let _ = socket::reset_on_close(self.client.stream.socket());
-                self.over(tools)
-            }
-            Wire::Quiet => {
-                securing::take_leave(&mut self.client);
-                self.over(tools)
-            }
-        }
-    }
-
-    fn linger(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Stage::Lingering(lingering) = &mut self.stage else { return Fate::Stays };
-        if lingering.turn(&mut self.client, &mut tools.loan.scratch) {
-            return self.over(tools);
-        }
-        Fate::Stays
-    }
-
     fn over(&mut self, tools: &mut Tools<'_>) -> Fate {
         self.set_deadline(None, tools);
         self.stage = Stage::Over;
         Fate::Over
     }
 
-    fn set_deadline(&mut self, at: Option<Instant>, tools: &mut Tools<'_>) {
-        if at != self.deadline {
-            tools.timers.change(tools.key, self.deadline, at);
-            self.deadline = at;
-        }
+    fn set_deadline(&self, at: Option<Instant>, tools: &mut Tools<'_>) {
+        tools.timers.set(tools.key, at);
     }
 }

@@ -115,31 +115,6 @@ impl Session {
         self.mode
     }
 
-    /// What is known.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// What the first bytes were, once somebody asked.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
-    }
-
-    /// What the client asked for.
-    pub fn wish(&self) -> &Wish {
-        &self.wish
-    }
-
-    /// The verdict on the connection, or on the request at hand.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.verdict
-    }
-
-    /// The plan that this session was begun under.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-
     /// What the client is to be sent before the step just returned is taken.
     pub fn take_reply(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.reply)
@@ -417,6 +392,11 @@ impl Session {
 
     pub(super) fn timeouts(&self) -> &Timeouts {
         &self.plan.timeouts
+    }
+
+    /// Whether the client has sent bytes that its server will get first.
+    pub fn has_prelude(&self) -> bool {
+        !self.prelude.is_empty()
     }
 
     pub(super) fn take_prelude(&mut self) -> Vec<u8> {

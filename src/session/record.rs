@@ -1,15 +1,42 @@
-//! What the log says of a session: the facts as they are known, in the order of the reference.
+//! What others learn of a session, and what the log says of it: the facts as they are known, in the order of the reference.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Session;
 use crate::accept::Wish;
+use crate::config::Plan;
 use crate::decide::Verdict;
-use crate::decide::facts::{Ech, Known};
+use crate::decide::facts::{Ech, Facts, Known};
 use crate::identify::Identity;
 use crate::logging::{Dest, Field, Value};
 
 impl Session {
+    /// What is known.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the first bytes were, once somebody asked.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What the client asked for.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// The verdict on the connection, or on the request at hand.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// The plan that this session was begun under.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
     /// Where the connection goes, as far as it is known.
     pub fn destination(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(*self.facts().dest.is()?, *self.facts().port.is()?))

@@ -1,13 +1,12 @@
-//! The stage in which TLS comes between the client and the session, and how a client's TLS ends.
+//! The stage in which TLS comes between the client and the session.
 
 use std::io;
 
 use super::{Connection, Fate, Stage};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::relay::End;
 use crate::relay::stream::is_tls_failure;
-use crate::session::{CloseReason, Securing, Session, Wire};
+use crate::session::{CloseReason, Securing, Session};
 
 impl Connection {
     /// Puts TLS on the client's end, beginning with what the session has read of it.
@@ -59,17 +58,4 @@ pub(super) fn why_client_broke(error: &io::Error, life: &Life) -> CloseReason {
     }
     life.tls_failed(error);
     CloseReason::TlsFailed
-}
-
-/// What a client hears at the end: where TLS has failed, the alert that TLS has ready, which a reset would take away.
-pub(super) fn in_view_of(reason: CloseReason, wire: Wire) -> Wire {
-    if reason == CloseReason::TlsFailed { Wire::Say(Vec::new()) } else { wire }
-}
-
-/// Before a quiet end: under TLS the end of a socket alone would look like an attack.
-pub(super) fn take_leave(client: &mut End) {
-    if !client.stream.is_bare() {
-        // One who does not take it at once goes without.
-        let _ = client.shutdown();
-    }
 }
