@@ -321,6 +321,30 @@ fn what_is_wrong_with_certificates_is_found_before_a_start() {
 }
 
 #[test]
+fn a_key_that_the_daemons_user_cannot_read_again_is_found_before_a_start() {
+    if !common::process::is_root() {
+        return skip("needs root");
+    }
+    let dir = common::TempDir::new();
+    let key = dir.0.join("server.key");
+    std::fs::copy(certificate("server.key"), &key).unwrap();
+    let config = format!("user: nobody\n{}", config(4131, "server.pem", "server.key", ""))
+        .replace(certificate("server.key").to_str().unwrap(), key.to_str().unwrap());
+    let mode = |mode: u32| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o600);
+    let output = run_on(&config, &["-f", "{}", "-v"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("server.key could not be read again at a reload"), "{}", text(&output));
+    mode(0o644);
+    // The other file is in a folder that may not be open to everybody.
+    let output = run_on(&config, &["-f", "{}", "-v"]);
+    assert!(!text(&output).contains("server.key could not"), "{}", text(&output));
+}
+
+#[test]
 fn a_reload_takes_the_new_certificate_and_running_connections_stay() {
     let port = free_port();
     let dir = common::TempDir::new();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{LoadOptions, Loaded, Mode, Problems, load};
+use crate::config::{LoadOptions, Loaded, Problems, load};
 
 fn config(public: &str, private: &str) -> String {
     format!(
@@ -30,6 +30,7 @@ fn without_tls_there_is_no_such_mode_and_the_error_says_so() {
 #[cfg(feature = "tls")]
 mod with_tls {
     use super::*;
+    use crate::config::Mode;
 
     #[test]
     fn a_key_may_be_written_in_several_ways_and_a_chain_may_have_one_certificate() {
