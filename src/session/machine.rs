@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::budget::{Charge, FREE};
+use super::record::Kept;
 use super::request::DENIED;
 use super::state::State;
-use super::{CloseReason, Closing, Env, Exchange, Step, Wire};
+use super::{CloseReason, Closing, Env, Machine, Step, Wire};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
@@ -16,7 +17,7 @@ use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
-use crate::identify::{Identity, Outcome};
+use crate::identify::{Identity, Outcome, Parsers};
 use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::{Parse, proxy_protocol};
@@ -76,9 +77,14 @@ pub struct Session {
     pub(super) verdict: Option<Verdict>,
 }
 
-impl Session {
-    /// A connection that `listener` accepted from `client`.
-    pub fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+impl Machine for Session {
+    type Plan = Plan;
+    type Verdict = Verdict;
+    type Record = Kept;
+
+    const EXCHANGES: bool = true;
+
+    fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         Session {
             mode: listener.mode,
@@ -105,38 +111,39 @@ impl Session {
         }
     }
 
-    /// The client: as accepted, or as a PROXY header says.
-    pub fn client(&self) -> SocketAddr {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    fn client(&self) -> SocketAddr {
         self.client
     }
 
-    /// How the client came in.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// What the client is to be sent before the step just returned is taken.
-    pub fn take_reply(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.reply)
-    }
-
-    /// Whether the session reads the client's bytes now.
-    pub fn is_reading(&self) -> bool {
-        matches!(self.state, State::Hello | State::ProxyHeader | State::RequestHead | State::FirstBytes)
-    }
-
-    /// Whether the client is known: behind a PROXY header not before that is read.
-    pub fn is_source_known(&self) -> bool {
+    fn is_source_known(&self) -> bool {
         self.mode != Mode::ProxyProtocol || !matches!(self.state, State::New | State::ProxyHeader)
     }
 
-    /// Whether nothing is under way: the client may ask for something, or not.
-    pub fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.state == State::RequestHead && self.prelude.is_empty()
     }
 
-    /// Begins. `wish` is what a transparent client wants; other clients say so themselves.
-    pub fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+    fn destination(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(*self.facts.dest.is()?, *self.facts.port.is()?))
+    }
+
+    fn has_greeting(&self) -> bool {
+        !self.prelude.is_empty()
+    }
+
+    fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.reply)
+    }
+
+    fn unseen(&self) -> Option<Parsers> {
+        self.identity.is_none().then_some(self.plan.parsers)
+    }
+
+    fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
             Mode::Transparent => self.wants(wish, env),
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
@@ -146,8 +153,12 @@ impl Session {
         }
     }
 
-    /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
-    pub fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+    fn secured(&mut self, env: &mut Env<'_>) -> Step {
+        // What comes now is an HTTP proxy's first request, with a time of its own.
+        self.read(State::RequestHead, env.now)
+    }
+
+    fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         if let Wish::Address(addr) = wish {
             self.facts.port = Known::Is(addr.port());
             self.facts.dest = Known::Is(addr.ip().to_canonical());
@@ -156,13 +167,11 @@ impl Session {
         self.deny_always(env)
     }
 
-    /// The addresses of the last [`Step::Dial`] turned out to be this machine's own.
-    pub fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
+    fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
         self.deny_always(env)
     }
 
-    /// The client sent something.
-    pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
+    fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
             // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
@@ -179,14 +188,7 @@ impl Session {
         }
     }
 
-    /// Whether there is memory for waiting with the present prelude.
-    fn afford_prelude(&mut self, env: &Env<'_>) -> bool {
-        let len = self.prelude.len();
-        len <= FREE || self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(len)
-    }
-
-    /// The client will send nothing more.
-    pub fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
+    fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
         if self.prelude.is_empty() && self.state != State::FirstBytes {
@@ -200,8 +202,7 @@ impl Session {
         }
     }
 
-    /// The time given with the last [`Step::Read`] has passed.
-    pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
+    fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
             State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
@@ -211,8 +212,7 @@ impl Session {
         }
     }
 
-    /// The resolver answered the last [`Step::Resolve`].
-    pub fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
+    fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
         debug_assert_eq!(self.state, State::Resolving);
         match (result, self.dial_name()) {
             (Ok(addrs), Some(name)) if !addrs.is_empty() => {
@@ -224,8 +224,7 @@ impl Session {
         }
     }
 
-    /// A connection of the last [`Step::Dial`] stands.
-    pub fn connected(&mut self) -> Step {
+    fn connected(&mut self, _server: SocketAddr, _env: &mut Env<'_>) -> Step {
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
             Owed::Response(request) => {
@@ -242,8 +241,7 @@ impl Session {
         }
     }
 
-    /// No connection of the last [`Step::Dial`] came about.
-    pub fn dial_failed(&mut self, error: DialError) -> Step {
+    fn dial_failed(&mut self, error: DialError, _env: &mut Env<'_>) -> Step {
         self.close(match error {
             DialError::Refused => CloseReason::ConnectRefused,
             DialError::Unreachable => CloseReason::ConnectUnreachable,
@@ -252,8 +250,7 @@ impl Session {
         })
     }
 
-    /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
-    pub fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+    fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
         self.plan = Arc::clone(env.plan);
         self.facts = facts_of(self.client);
         self.identity = None;
@@ -273,13 +270,45 @@ impl Session {
         Step::Read { until: env.now + self.timeouts().idle }
     }
 
-    /// Ends the session for a reason that the engine found.
-    pub fn close(&mut self, reason: CloseReason) -> Step {
+    fn close(&mut self, reason: CloseReason) -> Step {
         let wire = self.last_words(reason);
         if self.state != State::Closed {
             self.go(State::Closed);
         }
         Step::Close(Closing { reason, wire })
+    }
+
+    fn exchange_failed(&mut self, reason: CloseReason, answered: bool) -> Step {
+        match super::request::status_of(reason) {
+            Some((status, text)) if !answered => {
+                let reply = self.http_reply(status, text, true);
+                self.say(reply, reason)
+            }
+            _ => {
+                self.go(State::Closed);
+                Step::Close(Closing { reason, wire: Wire::Reset })
+            }
+        }
+    }
+
+    fn kept_server_left(&mut self) -> Step {
+        // It may never have seen the request, so the client, which knows whether that may be sent twice, is told nothing
+        // and repeats it (RFC 9112 §9.3.1).
+        self.go(State::Closed);
+        Step::Close(Closing { reason: CloseReason::ServerReset, wire: Wire::Quiet })
+    }
+}
+
+impl Session {
+    /// Whether the session reads the client's bytes now.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.state, State::Hello | State::ProxyHeader | State::RequestHead | State::FirstBytes)
+    }
+
+    /// Whether there is memory for waiting with the present prelude.
+    fn afford_prelude(&mut self, env: &Env<'_>) -> bool {
+        let len = self.prelude.len();
+        len <= FREE || self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(len)
     }
 
     /// Looks at the unconsumed bytes as the state demands.
@@ -391,12 +420,7 @@ impl Session {
     }
 
     pub(super) fn timeouts(&self) -> &Timeouts {
-        &self.plan.timeouts
-    }
-
-    /// Whether the client has sent bytes that its server will get first.
-    pub fn has_prelude(&self) -> bool {
-        !self.prelude.is_empty()
+        &self.plan.service.timeouts
     }
 
     pub(super) fn take_prelude(&mut self) -> Vec<u8> {
@@ -450,19 +474,6 @@ impl Session {
     /// A refusal of the first bytes, which are a request or the beginning of one: HEAD gets no body.
     fn first_reply(&self, text: &str) -> Vec<u8> {
         http1::reply_to(super::request::method_of(&self.prelude), 403, text, true)
-    }
-
-    fn exchange(&mut self, request: &Request) -> Step {
-        let buffered = self.take_prelude();
-        let (head, after_head) = buffered.split_at(request.len.min(buffered.len()));
-        Step::Exchange(Exchange {
-            head: http1::forward_request(head, request),
-            method: request.method.clone(),
-            body: request.body,
-            after_head: after_head.to_vec(),
-            keep_alive: request.keep_alive,
-            minor: request.minor,
-        })
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::machine::Session;
 use super::state::State;
-use super::{CloseReason, Env, Securing, Step};
+use super::{CloseReason, Machine as _, Securing, Step};
 use crate::accept::https::is_plain_text;
 use crate::wire::http1;
 
@@ -13,11 +13,6 @@ use crate::wire::http1;
 const SPEAKS_TLS: &str = "this port speaks TLS: the proxy's address begins with https://";
 
 impl Session {
-    /// TLS stands: what comes now is an HTTP proxy's first request, with a time of its own.
-    pub fn secured(&mut self, env: &mut Env<'_>) -> Step {
-        self.read(State::RequestHead, env.now)
-    }
-
     pub(super) fn look_for_tls(&mut self) -> Step {
         if self.prelude.first().copied().is_some_and(is_plain_text) {
             return self.close(CloseReason::NotTls);

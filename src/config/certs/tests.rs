@@ -39,7 +39,7 @@ mod with_tls {
         {
             let loaded = load_beside_certificates(&config(public, private)).unwrap();
             assert_eq!(loaded.warnings, [], "{public} {private}");
-            for listener in &loaded.plan.listeners {
+            for listener in &loaded.plan.service.listeners {
                 assert_eq!(listener.tls.is_some(), listener.mode == Mode::Https);
             }
             // A reload must read them again.

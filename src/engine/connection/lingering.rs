@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Connection, Fate, Stage};
 use crate::engine::tools::Tools;
 use crate::relay::End;
-use crate::session::{CloseReason, Wire};
+use crate::session::{CloseReason, Machine, Wire};
 use crate::sys::socket;
 
 /// How long a client may take to hear its last words before the connection is closed over its head.
@@ -16,9 +16,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of a lingering client that are read and thrown away before it is cut off.
 const LINGER_BYTES: u32 = 256 * 1024;
 
-impl Connection {
+impl<M: Machine> Connection<M> {
     /// Ends the session; the client may still have to hear its last words.
-    pub(super) fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
+    pub(super) fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_, M>) -> Fate {
         self.stage.close(tools.loan);
         self.server = None;
         self.life.close(reason, tools.now);
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn linger(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub(super) fn linger(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let Stage::Lingering(lingering) = &mut self.stage else { return Fate::Stays };
         if lingering.turn(&mut self.client, &mut tools.loan.scratch) {
             return self.over(tools);

@@ -6,16 +6,11 @@ use super::{Connection, Fate, Stage};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::stream::is_tls_failure;
-use crate::session::{CloseReason, Securing, Session};
+use crate::session::{CloseReason, Machine, Securing};
 
-impl Connection {
+impl<M: Machine> Connection<M> {
     /// Puts TLS on the client's end, beginning with what the session has read of it.
-    pub(super) fn secure(
-        &mut self,
-        session: Box<Session>,
-        securing: &Securing,
-        tools: &mut Tools<'_>,
-    ) -> Fate {
+    pub(super) fn secure(&mut self, session: Box<M>, securing: &Securing, tools: &mut Tools<'_, M>) -> Fate {
         self.set_deadline(Some(securing.until), tools);
         self.stage = Stage::Securing(session);
         match self.client.stream.secure(&securing.role, &securing.received) {
@@ -25,7 +20,7 @@ impl Connection {
     }
 
     /// Goes on with the handshake. It reads and writes by turns, so news of either readiness leads here.
-    pub(super) fn shake_hands(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub(super) fn shake_hands(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match self.client.stream.handshake() {
             Ok(true) => {
                 // TLS may have read more than its own.
@@ -40,7 +35,7 @@ impl Connection {
         }
     }
 
-    fn insecure(&mut self, error: &io::Error, tools: &mut Tools<'_>) -> Fate {
+    fn insecure(&mut self, error: &io::Error, tools: &mut Tools<'_, M>) -> Fate {
         let reason = match error.kind() {
             io::ErrorKind::UnexpectedEof => CloseReason::ClientGone,
             _ => why_client_broke(error, &self.life),
@@ -52,7 +47,7 @@ impl Connection {
 }
 
 /// Why a client's stream broke. What TLS says about it is logged: nobody else knows it.
-pub(super) fn why_client_broke(error: &io::Error, life: &Life) -> CloseReason {
+pub(super) fn why_client_broke<M: Machine>(error: &io::Error, life: &Life<M>) -> CloseReason {
     if !is_tls_failure(error) {
         return CloseReason::ClientReset;
     }

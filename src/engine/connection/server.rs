@@ -13,6 +13,8 @@ use crate::sys::socket;
 /// A connection to a server.
 #[derive(Debug)]
 pub(super) struct Server {
+    /// As dialled.
+    pub addr: SocketAddr,
     /// Its socket.
     pub end: End,
     /// It has answered a request on this connection already.
@@ -23,16 +25,20 @@ pub(super) struct Server {
 
 impl Server {
     /// A connection that was just made; `ready` is what the poll said with it.
-    pub fn new(stream: TcpStream, trace: Trace, ready: Ready) -> Self {
+    pub fn new(addr: SocketAddr, stream: TcpStream, trace: Trace, ready: Ready) -> Self {
         let end = End { stream: Stream::new(stream), ready: Ready { writable: true, ..ready } };
-        Server { end, reused: false, _trace: trace }
+        Server { addr, end, reused: false, _trace: trace }
+    }
+
+    /// Sends what comes before the client's bytes; false if it does not get through. A fresh socket has room for so little.
+    pub fn greet(&mut self, greeting: &[u8]) -> bool {
+        greeting.is_empty() || self.end.say(greeting)
     }
 
     /// Whether it leads to one of `addrs` and has neither been closed nor sent anything unasked.
     pub fn leads_to(&self, addrs: &[SocketAddr]) -> bool {
-        let socket = self.end.stream.socket();
-        socket.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
-            && matches!(socket.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        addrs.contains(&self.addr)
+            && matches!(self.end.stream.socket().peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Makes its end a reset.

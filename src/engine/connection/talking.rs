@@ -6,14 +6,14 @@ use super::securing;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::End;
-use crate::session::{Session, Step};
+use crate::session::{Machine, Step};
 
 /// One read from the client, and what the session says to it; nothing if there is nothing to read.
-pub(super) fn read(
-    session: &mut Session,
+pub(super) fn read<M: Machine>(
+    session: &mut M,
     client: &mut End,
-    life: &Life,
-    tools: &mut Tools<'_>,
+    life: &Life<M>,
+    tools: &mut Tools<'_, M>,
 ) -> Option<Step> {
     // Taken out for the call, as the session may need the other tools.
     let mut scratch = std::mem::take(&mut tools.loan.scratch);
@@ -22,12 +22,12 @@ pub(super) fn read(
     step
 }
 
-fn read_into(
+fn read_into<M: Machine>(
     scratch: &mut [u8],
-    session: &mut Session,
+    session: &mut M,
     client: &mut End,
-    life: &Life,
-    tools: &Tools<'_>,
+    life: &Life<M>,
+    tools: &Tools<'_, M>,
 ) -> Option<Step> {
     match client.stream.read(scratch) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
