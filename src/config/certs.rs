@@ -12,6 +12,7 @@ const KEYS: Keys =
     Keys::new(&["serverPublic", "serverPrivate", "interceptPublic", "interceptPrivate", "caPublic"]);
 
 /// What `certs` says.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nothing is read"))]
 pub(super) struct Certs<'t> {
     section: Section<'t>,
     /// What relative paths start from.
