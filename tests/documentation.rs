@@ -178,6 +178,36 @@ fn the_page_about_the_proxy_protocol_works_as_printed() {
 }
 
 #[test]
+#[cfg(feature = "tls")]
+fn the_page_about_https_works_step_by_step() {
+    if !common::have("curl") || !common::have("openssl") {
+        return common::skip("needs curl and openssl");
+    }
+    let on_page = |language| {
+        let mut of_page = blocks(language).into_iter().filter(|(place, _)| place.contains("modes/https.md"));
+        of_page.next().unwrap().1
+    };
+    let dir = common::TempDir::new();
+    let here =
+        |snippet: String| snippet.replace("192.168.1.1", "127.0.0.2").replace("192.168.1.0", "127.0.0.0");
+    let made = std::process::Command::new("sh")
+        .args(["-ec", &here(on_page("sh openssl"))])
+        .current_dir(&dir.0)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let config = here(on_page("yaml")).replace("/etc/calamary", dir.0.to_str().unwrap());
+    let _daemon = Daemon::start(&format!("{config}output: {{allowLocal: true}}\n"), &[4131]);
+    let https = HttpsOrigin::start("127.0.0.1:0");
+    let output = std::process::Command::new("curl")
+        .args(["-sSk", "-m", "20", "--noproxy", "", "--proxy", "https://127.0.0.2:4131", "--proxy-cacert"])
+        .args([dir.0.join("root.pem").to_str().unwrap(), &format!("https://{}/x", https.addr())])
+        .output()
+        .unwrap();
+    assert!(text(&output).starts_with("GET /x HTTP/1.1"), "{}", text(&output));
+}
+
+#[test]
 fn the_router_of_the_readme_works_as_printed() {
     if !common::have("curl") {
         return common::skip("needs curl");
@@ -216,7 +246,11 @@ fn every_complete_configuration_validates() {
         // Addresses of the reader's machine.
         let body = &body
             .replace("ip4: ['192.168.1.1']", "ip4: ['127.0.0.2']")
-            .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']");
+            .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']")
+            .replace(
+                "/etc/calamary/proxy",
+                &format!("{}/tests/vectors/certificates/server", root().display()),
+            );
         let output = run_on(body, &["-f", "{}", "-v"]);
         assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
     }

@@ -21,6 +21,8 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = include_str!("session.yml");
+/// Paths in it start from its folder.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz_targets/session.yml");
 /// What may happen to one session.
 const MAX_EVENTS: usize = 200;
 /// The largest read.
@@ -70,7 +72,7 @@ fn client_hello(sni: &str) -> Vec<u8> {
 }
 
 static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
-    let loaded = load(CONFIG, Path::new("session.yml"), LoadOptions::default());
+    let loaded = load(CONFIG, Path::new(FILE), LoadOptions::default());
     Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan)
 });
 
@@ -174,6 +176,16 @@ impl Run {
         }
         match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
             Step::Read { until } => self.read(until, u)?,
+            Step::Secure(securing) => {
+                // TLS takes all of it, and what comes behind it are other bytes.
+                assert_eq!(securing.received, self.fed);
+                self.fed.clear();
+                if u.ratio(1, 4)? {
+                    self.call(|session, _| session.close(CloseReason::TlsFailed));
+                } else {
+                    self.call(|session, env| session.secured(env));
+                }
+            }
             Step::Resolve(name) => {
                 assert!(!name.is_empty() && !name.ends_with('.'), "{name:?}");
                 let result = match u.int_in_range(0..=7)? {
@@ -314,6 +326,10 @@ impl Run {
             match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
                 Step::Read { until } => {
                     self.now = self.now.max(until);
+                    self.deadline();
+                }
+                Step::Secure(securing) => {
+                    self.now = self.now.max(securing.until);
                     self.deadline();
                 }
                 Step::Resolve(_) => {

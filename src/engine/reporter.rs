@@ -1,12 +1,13 @@
 //! What the outside learns of sessions: log lines, counters and the live table.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use log::Level;
 
 use crate::config::Mode;
-use crate::logging::{self, Dest, Field};
+use crate::logging::{self, Dest, Field, Value};
 use crate::metrics::Metrics;
 use crate::session::{CloseReason, Machine, Record, Report};
 
@@ -79,6 +80,17 @@ impl<M: Machine> Life<M> {
             self.describe(&mut fields, now);
             self.log(Level::Debug, "Closed", &fields);
         }
+    }
+
+    /// The client's TLS failed: a line for everybody, as only this error tells a missing root from a wrong port.
+    pub fn tls_failed(&self, error: &dyn fmt::Display) {
+        let reason = CloseReason::TlsFailed.as_str().into();
+        let sport = self.client.port().into();
+        self.log(
+            Level::Info,
+            "Failed",
+            &[("reason", reason), ("sport", sport), ("error", Value::Shown(error))],
+        );
     }
 
     /// A line of the live table.

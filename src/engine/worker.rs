@@ -308,7 +308,7 @@ impl<M: Machine> Worker<M> {
         self.shared.metrics.connection_opened(listener.mode, L4::Tcp);
         let wish = match listener.mode {
             Mode::Transparent => self.original_destination(&stream, listener),
-            Mode::Http | Mode::ProxyProtocol | Mode::Socks5 => Wish::Lost,
+            Mode::Http | Mode::Https | Mode::ProxyProtocol | Mode::Socks5 => Wish::Lost,
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));

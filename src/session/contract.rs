@@ -76,6 +76,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Begins. `wish` is what a transparent client wants; other clients say so themselves.
     fn start(&mut self, wish: Wish, env: &mut Env<'_, Self>) -> Step;
 
+    /// TLS of the last [`Step::Secure`] stands.
+    fn secured(&mut self, _env: &mut Env<'_, Self>) -> Step {
+        self.close(CloseReason::TlsFailed)
+    }
+
     /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_, Self>) -> Step;
 

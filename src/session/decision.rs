@@ -6,7 +6,7 @@ use super::machine::{Owed, Session};
 use super::state::State;
 use super::{CloseReason, Env, Machine, Step};
 use crate::accept::Wish;
-use crate::config::{Mode, Target};
+use crate::config::Target;
 use crate::decide::facts::{Ech, Known, L5};
 use crate::decide::{Action, Decision, Need, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
@@ -138,7 +138,7 @@ impl Session {
             return Some(DialTarget::Name(name.clone(), port));
         }
         let Some(Identity::Http { host: Some(host) }) = &self.identity else { return None };
-        if matches!(self.mode, Mode::Http | Mode::Socks5) {
+        if self.mode.is_explicit() {
             return None;
         }
         match Authority::parse(host).ok()?.host {

@@ -4,7 +4,6 @@ use super::machine::{Owed, Session};
 use super::request::{DENIED, method_of, status_of};
 use super::state::State;
 use super::{CloseReason, Wire, socks};
-use crate::config::Mode;
 use crate::identify::Identity;
 use crate::wire::http1;
 
@@ -34,7 +33,7 @@ impl Session {
                 _ => Wire::Reset,
             },
             // A client that was told that its tunnel stands learns by its end that it does not.
-            _ if reason.is_unconnected() && matches!(self.mode, Mode::Http | Mode::Socks5) => Wire::Quiet,
+            _ if reason.is_unconnected() && self.mode.is_explicit() => Wire::Quiet,
             CloseReason::HealthCheck
             | CloseReason::WrongProtocol
             | CloseReason::ClientGone

@@ -17,6 +17,7 @@ use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
+use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::socks5::{self, Status};
 use crate::wire::{Parse, proxy_protocol};
@@ -58,6 +59,8 @@ pub struct Session {
     pub(super) mode: Mode,
     pub(super) target: Target,
     trusted: bool,
+    /// How TLS is put on the client's end; taken when it is.
+    pub(super) tls: Option<Role>,
     pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
     pub(super) client: SocketAddr,
@@ -98,6 +101,7 @@ impl Machine for Session {
             mode: listener.mode,
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
+            tls: listener.tls.clone(),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -157,7 +161,13 @@ impl Machine for Session {
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
             Mode::Socks5 => self.read(State::SocksGreeting, env.now),
+            Mode::Https => self.read(State::Hello, env.now),
         }
+    }
+
+    fn secured(&mut self, env: &mut Env<'_>) -> Step {
+        // What comes now is an HTTP proxy's first request, with a time of its own.
+        self.read(State::RequestHead, env.now)
     }
 
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
@@ -295,31 +305,6 @@ impl Machine for Session {
 }
 
 impl Session {
-    /// How the client came in.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// What is known.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// What the first bytes were, once somebody asked.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
-    }
-
-    /// What the client asked for.
-    pub fn wish(&self) -> &Wish {
-        &self.wish
-    }
-
-    /// The verdict on the connection, or on the request at hand.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.verdict
-    }
-
     /// Whether the session reads the client's bytes now.
     pub fn is_reading(&self) -> bool {
         self.state.is_reading()
@@ -334,6 +319,7 @@ impl Session {
     /// Looks at the unconsumed bytes as the state demands.
     fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
+            State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
             State::SocksGreeting => self.look_for_socks_greeting(env),

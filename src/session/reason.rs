@@ -27,8 +27,11 @@ pub enum CloseReason {
     BadRequest,
     /// What the server sent breaks HTTP.
     BadResponse,
-    /// The client speaks another protocol than the listener: HTTP or SOCKS 4 to one for SOCKS 5.
+    /// The client speaks another protocol than the listener: HTTP or SOCKS 4 to one for SOCKS 5, anything but TLS to one for
+    /// `https`.
     WrongProtocol,
+    /// The client's TLS handshake failed, or its bytes did not arrive as they were sent.
+    TlsFailed,
     /// A PROXY header was missing, malformed or from a sender that is not trusted.
     BadProxyHeader,
     /// A PROXY header that speaks for nobody: a health check.
@@ -59,7 +62,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 26] = [
+    pub const ALL: [CloseReason; 27] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -73,6 +76,7 @@ impl CloseReason {
         CloseReason::BadRequest,
         CloseReason::BadResponse,
         CloseReason::WrongProtocol,
+        CloseReason::TlsFailed,
         CloseReason::BadProxyHeader,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
@@ -118,6 +122,7 @@ impl CloseReason {
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadResponse => "bad_response",
             CloseReason::WrongProtocol => "wrong_protocol",
+            CloseReason::TlsFailed => "tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",

@@ -1,10 +1,11 @@
-//! What the log says of a session: the facts as they are known, in the order of the reference.
+//! What others learn of a session, and what the log says of it: the facts as they are known, in the order of the reference.
 
 use std::net::SocketAddr;
 
 use super::{Machine, Record, Session};
 use crate::accept::Wish;
-use crate::decide::facts::{Ech, Known, L5};
+use crate::config::Mode;
+use crate::decide::facts::{Ech, Facts, Known, L5};
 use crate::decide::{Action, RuleId, Verdict};
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Outcome, Parsers};
@@ -12,6 +13,31 @@ use crate::logging::{Field, Value};
 use crate::metrics::Metrics;
 
 impl Session {
+    /// How the client came in.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What is known.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the first bytes were, once somebody asked.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What the client asked for.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// The verdict on the connection, or on the request at hand.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
     /// The name as sent: SNI, or what the client asked for.
     pub fn name_as_sent(&self) -> Option<&[u8]> {
         let sni = self.identity().and_then(Identity::hello).and_then(|hello| hello.sni.as_deref());

@@ -158,6 +158,7 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::Idle
         | CloseReason::HalfClosed
         | CloseReason::WrongProtocol
+        | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,

@@ -92,6 +92,7 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::HalfClosed
         | CloseReason::BadResponse
         | CloseReason::WrongProtocol
+        | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,

@@ -5,6 +5,10 @@
 pub(super) enum State {
     /// Just accepted.
     New,
+    /// Reading the first bytes of what should be TLS.
+    Hello,
+    /// Waiting for TLS to stand.
+    Securing,
     /// Reading a PROXY header.
     ProxyHeader,
     /// Reading an HTTP proxy request's head.
@@ -32,6 +36,10 @@ const EDGES: &[(State, State)] = &[
     (New, ProxyHeader),
     (New, RequestHead),
     (New, SocksGreeting),
+    // TLS first, then a proxy like another.
+    (New, Hello),
+    (Hello, Securing),
+    (Securing, RequestHead),
     // Transparent: the rules may want to see more, or not.
     (New, FirstBytes),
     (New, Resolving),
@@ -68,7 +76,7 @@ const EDGES: &[(State, State)] = &[
 impl State {
     /// Whether the client's bytes are read.
     pub(super) fn is_reading(self) -> bool {
-        matches!(self, ProxyHeader | RequestHead | SocksGreeting | SocksRequest | FirstBytes)
+        matches!(self, Hello | ProxyHeader | RequestHead | SocksGreeting | SocksRequest | FirstBytes)
     }
 
     /// Whether a session may go from here to `to`.
@@ -85,6 +93,8 @@ mod tests {
     fn nothing_leaves_the_last_state_and_nothing_enters_the_first() {
         let all = [
             New,
+            Hello,
+            Securing,
             ProxyHeader,
             RequestHead,
             SocksGreeting,

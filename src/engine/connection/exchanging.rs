@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::securing;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
@@ -32,7 +33,7 @@ pub(super) enum Turn {
         server_reusable: bool,
     },
     /// The client broke; the server must learn it.
-    ClientReset,
+    ClientBroke(CloseReason),
     /// No whole response comes.
     Failed(CloseReason),
 }
@@ -82,7 +83,9 @@ impl<M: Machine> Exchanging<M> {
             }
             Progress::BadResponse => Turn::Failed(CloseReason::BadResponse),
             Progress::BadRequest => Turn::Failed(CloseReason::BadRequest),
-            Progress::Broken(Side::Client, _) => Turn::ClientReset,
+            Progress::Broken(Side::Client, error) => {
+                Turn::ClientBroke(securing::why_client_broke(&error, life))
+            }
             Progress::Broken(Side::Server, _) => Turn::Failed(CloseReason::ServerReset),
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::securing;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::identify::Parsers;
@@ -107,7 +108,7 @@ impl Tunnelling {
             Progress::Wait { .. } => Turn::Wait,
             Progress::Again => Turn::Again,
             Progress::Finished => Turn::Finished,
-            Progress::Broken(broken) => Turn::Broken(reason_of(&broken)),
+            Progress::Broken(broken) => Turn::Broken(reason_of(&broken, life)),
         }
     }
 
@@ -129,7 +130,7 @@ impl Tunnelling {
             self.keepalive = true;
             for end in ends {
                 // Without them a dead peer is found by the idle time.
-                let _ = socket::keepalive(&end.stream, KEEPALIVE_IDLE_SECS, KEEPALIVE_INTERVAL_SECS);
+                let _ = socket::keepalive(end.stream.socket(), KEEPALIVE_IDLE_SECS, KEEPALIVE_INTERVAL_SECS);
             }
         }
         self.due = self.last.checked_add(limit);
@@ -142,10 +143,10 @@ impl Tunnelling {
     }
 }
 
-fn reason_of(broken: &Broken) -> CloseReason {
+fn reason_of<M: Machine>(broken: &Broken, life: &Life<M>) -> CloseReason {
     match (broken.side, broken.error.kind()) {
         (_, io::ErrorKind::TimedOut) => CloseReason::Idle,
-        (Side::Client, _) => CloseReason::ClientReset,
+        (Side::Client, _) => securing::why_client_broke(&broken.error, life),
         (Side::Server, _) => CloseReason::ServerReset,
     }
 }

@@ -1,6 +1,8 @@
 //! Conversations with the session machine under a fake clock: what happens on the left, what the session does on the right.
 
 mod connect;
+#[cfg(feature = "tls")]
+mod https;
 mod proxy_header;
 mod requests;
 mod socks;
@@ -38,6 +40,10 @@ enum In<'a> {
     Silence,
     /// The clock goes on by so many milliseconds and nothing is called.
     Pause(u64),
+    /// TLS stands.
+    Secured,
+    /// It does not, or the client's stream broke.
+    Closes(CloseReason),
     /// The resolver's answer.
     Addrs(&'a [&'a str]),
     /// The resolver found nothing.
@@ -127,7 +133,11 @@ impl Simulation {
             _ => {}
         }
         let step = self.tell(input);
-        self.until = if let Step::Read { until } = step { Some(until) } else { None };
+        self.until = match &step {
+            Step::Read { until } => Some(*until),
+            Step::Secure(securing) => Some(securing.until),
+            _ => None,
+        };
         let reply = self.session.take_reply();
         let mut words: Vec<String> = std::mem::take(&mut self.verdicts.0);
         if !reply.is_empty() {
@@ -145,6 +155,8 @@ impl Simulation {
             In::Start => session.start(Wish::Lost, env),
             In::Bytes(bytes) => session.bytes(bytes, env),
             In::Eof => session.end_of_stream(env),
+            In::Secured => session.secured(env),
+            In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
             In::Addrs(addrs) => {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
@@ -161,6 +173,10 @@ impl Simulation {
     fn show(&self, step: &Step) -> String {
         match step {
             Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::Secure(securing) => {
+                let until = (securing.until - self.start).as_millis();
+                format!("secure {} until {until}", securing.received.len())
+            }
             Step::Resolve(name) => format!("resolve {name}"),
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))

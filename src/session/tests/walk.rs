@@ -104,6 +104,11 @@ fn random_conversations_end_with_their_clients() {
                         }
                     }
                 }
+                Step::Secure(_) => match random.below(4) {
+                    _ if gone => simulation.tell(In::Closes(CloseReason::ClientGone)),
+                    0 => simulation.tell(In::Closes(CloseReason::TlsFailed)),
+                    _ => simulation.tell(In::Secured),
+                },
                 Step::Resolve(_) => match random.below(4) {
                     0 => simulation.tell(In::NoAddrs(ResolveError::NotFound)),
                     1 => simulation.tell(In::NoAddrs(ResolveError::Failed)),
