@@ -18,6 +18,7 @@ mod decision;
 mod machine;
 pub mod reason;
 pub mod record;
+pub mod redirect;
 mod request;
 mod state;
 #[cfg(test)]

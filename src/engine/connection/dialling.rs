@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -95,9 +95,9 @@ pub(super) enum Standing {
 }
 
 impl Dialling {
-    /// A race to one of `addrs`.
-    pub fn new(addrs: Vec<SocketAddr>, rounds: u32, timeout: Duration) -> Self {
-        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false }
+    /// A race as the dialer wants it.
+    pub fn new(dialer: Dialer) -> Self {
+        Dialling { dialer, attempts: Vec::new(), own: false }
     }
 
     /// Starts what is to be started now, for `session`. `token` gives the poll token of an attempt.
