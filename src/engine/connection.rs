@@ -48,7 +48,6 @@ pub(super) struct Connection<M: Machine> {
     /// The race that the server won, or that is on.
     race: Race,
     stage: Stage<M>,
-    deadline: Option<Instant>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
@@ -71,7 +70,6 @@ impl<M: Machine> Connection<M> {
             server: None,
             race: Race::default(),
             stage: Stage::Over,
-            deadline: None,
             queued: false,
             source,
             life: Life::new(client, mode, now),
@@ -81,11 +79,6 @@ impl<M: Machine> Connection<M> {
     /// What the live table shows.
     pub fn life(&self) -> &Life<M> {
         &self.life
-    }
-
-    /// The deadline that the timers know.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 
     /// The address that it is counted under.
@@ -108,11 +101,7 @@ impl<M: Machine> Connection<M> {
 
     /// The poll reported something of the socket with this role.
     pub fn event(&mut self, role: usize, event: &mio::event::Event, tools: &mut Tools<'_, M>) -> Fate {
-        let ready = Ready {
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            read_closed: event.is_read_closed() || event.is_error(),
-        };
+        let ready = Ready::from(event);
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
@@ -159,8 +148,6 @@ impl<M: Machine> Connection<M> {
 
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        // The timers have forgotten it.
-        self.deadline = None;
         match &mut self.stage {
             Stage::Talking(session) => {
                 let step = tools.ask(|env| session.deadline(env));
@@ -321,7 +308,7 @@ impl<M: Machine> Connection<M> {
         self.server = None;
         self.race = self.race.next();
         let rounds = session.service().output.retries.saturating_add(1);
-        let dialling = Dialling::new(session.dialer(addrs, rounds));
+        let dialling = Dialling::new(session.dialer(addrs, rounds), session.has_greeting());
         self.stage = Stage::Dialling(session, Box::new(dialling));
         self.dial(tools)
     }
@@ -480,10 +467,7 @@ impl<M: Machine> Connection<M> {
         Fate::Over
     }
 
-    fn set_deadline(&mut self, at: Option<Instant>, tools: &mut Tools<'_, M>) {
-        if at != self.deadline {
-            tools.timers.change(tools.key, self.deadline, at);
-            self.deadline = at;
-        }
+    fn set_deadline(&self, at: Option<Instant>, tools: &mut Tools<'_, M>) {
+        tools.timers.set(tools.key, at);
     }
 }

@@ -58,6 +58,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Where it goes, as far as it is known.
     fn destination(&self) -> Option<SocketAddr>;
 
+    /// Whether there is something to send as soon as the connection to the server stands.
+    fn has_greeting(&self) -> bool;
+
     /// What the client is to be sent before the step just returned is taken.
     fn take_reply(&mut self) -> Vec<u8> {
         Vec::new()

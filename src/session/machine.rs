@@ -128,6 +128,10 @@ impl Machine for Session {
         Some(SocketAddr::new(*self.facts.dest.is()?, *self.facts.port.is()?))
     }
 
+    fn has_greeting(&self) -> bool {
+        !self.prelude.is_empty()
+    }
+
     fn take_reply(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.reply)
     }

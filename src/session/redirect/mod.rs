@@ -81,6 +81,10 @@ impl Machine for Redirection {
         self.dest
     }
 
+    fn has_greeting(&self) -> bool {
+        matches!(self.state, State::DiallingServers(_))
+    }
+
     fn take_greeting(&mut self) -> Vec<u8> {
         match (&self.state, self.dest) {
             (State::Open(Some(_)), Some(dest)) => match self.plan.header {
