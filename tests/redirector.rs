@@ -219,7 +219,11 @@ fn the_end_of_one_server_breaks_nothing_but_what_went_through_it() {
 }
 
 /// Ends with its test.
-struct HaProxy(Child, TempDir);
+struct HaProxy {
+    child: Child,
+    /// Its configuration.
+    _dir: TempDir,
+}
 
 impl HaProxy {
     fn start(lab: &Lab, servers: usize) -> HaProxy {
@@ -248,7 +252,7 @@ impl HaProxy {
                 .spawn()
                 .unwrap()
         });
-        let haproxy = HaProxy(child, dir);
+        let haproxy = HaProxy { child, _dir: dir };
         wait_for("HAProxy", || lab.server.run(|| TcpStream::connect("203.0.113.5:4000").ok()));
         haproxy
     }
@@ -256,8 +260,8 @@ impl HaProxy {
 
 impl Drop for HaProxy {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s\n' "$*"; }
 
 # program:package
-needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
+needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx haproxy:haproxy chromium:chromium cc:gcc
   c++:g++ git:git shellcheck:shellcheck man:man-db)
 
 missing_packages() {
@@ -64,7 +64,7 @@ check_scripts() {
 # shellcheck disable=SC2317 # called through step
 check_man_page() {
   local warnings
-  warnings=$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l docs/calamary.8 2>&1 >/dev/null)
+  warnings=$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l docs/calamary.8 docs/calamary-redirector.8 2>&1 >/dev/null)
   [ -z "$warnings" ] || { echo "$warnings"; return 1; }
 }
 
