@@ -127,6 +127,16 @@ fn tproxied_connections_arrive_with_their_ends() {
     chain(true);
 }
 
+/// How many connections each server has accepted, by a word of their lines, once they are so many in all.
+fn accepted<'a>(servers: impl IntoIterator<Item = &'a Daemon> + Clone, word: &str, all: usize) -> Vec<usize> {
+    let counts = || -> Vec<usize> {
+        servers.clone().into_iter().map(|server| server.count_log(&["Accept", word])).collect()
+    };
+    // A line may be written a moment after its connection has worked.
+    wait_for_at_most(common::PATIENCE, || (counts().iter().sum::<usize>() >= all).then_some(()));
+    counts()
+}
+
 /// Whether a connection of the client is reset without a byte.
 fn is_reset(lab: &Lab, addr: &str) -> bool {
     lab.client.run(|| match TcpStream::connect(addr) {
@@ -197,7 +207,7 @@ fn the_end_of_one_server_breaks_nothing_but_what_went_through_it() {
     let redirector = redirector(&lab, false, &settings);
     // The one to be killed is the one that this client's IPv4 connections go to.
     ask(&lab, SERVER4).unwrap();
-    let used = (0..3).find(|n| servers[*n].count_log(&["Accept"]) > 0).unwrap();
+    let used = accepted(&servers, "", 1).iter().position(|count| *count > 0).unwrap();
     servers.swap(0, used);
     let mut open = lab.client.run(|| connect(at(SERVER4, ECHO)));
     assert!(echoes(&mut open));
@@ -296,19 +306,19 @@ fn the_first_server_takes_everything_until_it_ends_and_again_when_it_is_back() {
     for _ in 0..4 {
         ask(&lab, SERVER4).unwrap();
     }
-    assert_eq!((first.count_log(&["Accept"]), second.count_log(&["Accept"])), (4, 0));
+    assert_eq!(accepted([&first, &second], "", 4), [4, 0]);
     first.signal(libc::SIGKILL);
     first.wait_exit(common::PATIENCE).unwrap();
     for _ in 0..4 {
         ask(&lab, SERVER4).unwrap();
     }
-    assert_eq!(second.count_log(&["Accept"]), 4);
+    assert_eq!(accepted([&second], "", 4), [4]);
     redirector.wait_log(&[&server4(0), "is down"]);
     let first = calamary(&lab, 0);
     let back = wait_for_at_most(CHECKED, || redirector.find_log(&[&server4(0), "is up again"]));
     assert!(back.is_some(), "{}", redirector.log());
     ask(&lab, SERVER4).unwrap();
-    assert_eq!((first.count_log(&["Accept"]), second.count_log(&["Accept"])), (1, 4));
+    assert_eq!(accepted([&first, &second], "", 5), [1, 4]);
     redirector.signal(libc::SIGUSR1);
     redirector.wait_log(&["Counters: connections=9 open=", "sent=45 received=45"]);
     redirector.wait_log(&[&format!("Server: {}, up, connections=5 failures=", server4(0))]);
@@ -329,7 +339,7 @@ fn clients_are_spread_by_their_address() {
         ask(&lab, SERVER4).unwrap();
         ask(&lab, SERVER4).unwrap();
         let line = format!("| 192.168.77.{client} => ");
-        let of_each: Vec<usize> = servers.iter().map(|server| server.count_log(&[&line])).collect();
+        let of_each = accepted(&servers, &line, 2);
         assert!(of_each.contains(&2), "a client keeps its server: {of_each:?}");
     }
     for server in &servers {
@@ -376,11 +386,11 @@ fn a_reload_loses_nothing_and_a_broken_one_changes_nothing() {
     daemon.wait_log(&["config.yml:3:11: proxies[0]:", "a server:"]);
     daemon.wait_log(&["Not reloaded: the configuration in force stays"]);
     ask(&lab, SERVER4).unwrap();
-    assert_eq!(servers[0].count_log(&["Accept"]), 2);
+    assert_eq!(accepted(&servers, "", 2), [2, 0]);
     daemon.reload(&config(false, &format!("proxies: ['{}']", server4(1))));
     daemon.wait_log(&["Reloaded: 1 servers, 2 listeners"]);
     ask(&lab, SERVER4).unwrap();
-    assert_eq!((servers[0].count_log(&["Accept"]), servers[1].count_log(&["Accept"])), (2, 1));
+    assert_eq!(accepted(&servers, "", 3), [2, 1]);
     assert!(echoes(&mut open), "a running connection keeps its server");
     // What runs may end by itself, within `timeout.drain`.
     daemon.signal(libc::SIGTERM);
