@@ -15,11 +15,13 @@
 pub mod budget;
 mod contract;
 mod decision;
+mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
 pub mod redirect;
 mod request;
+mod socks;
 mod state;
 #[cfg(test)]
 mod tests;

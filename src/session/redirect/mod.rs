@@ -145,14 +145,14 @@ impl Machine for Redirection {
 
     fn unreached(&mut self, server: SocketAddr, error: DialError) {
         // Anything else is this machine's own trouble.
-        if matches!(error, DialError::Refused | DialError::TimedOut | DialError::Unreachable)
+        if error != DialError::Other
             && let Some(server) = self.candidate(server)
         {
             server.failed(error.as_str());
         }
     }
 
-    fn connected(&mut self, server: SocketAddr, env: &mut Env<'_, Self>) -> Step {
+    fn connected(&mut self, server: SocketAddr, _local: SocketAddr, env: &mut Env<'_, Self>) -> Step {
         let taker = self.candidate(server).cloned();
         let way = match &taker {
             Some(taker) => {

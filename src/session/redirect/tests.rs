@@ -75,7 +75,7 @@ fn talk(plan: &Arc<RedirectPlan>, conversation: &[(In<'_>, &str)], reported: &[&
             }
             In::Unconnected(error) => session.dial_failed(error, env),
             In::LeadsHere => session.leads_here(env),
-            In::Connected(server) => session.connected(addr(server), env),
+            In::Connected(server) => session.connected(addr(server), addr("192.168.1.1:40000"), env),
             In::Stopped => session.close(CloseReason::Shutdown),
         };
         let shown = match step {
