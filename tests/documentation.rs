@@ -255,7 +255,8 @@ fn the_haproxy_of_a_fleet_starts() {
     if !common::have("haproxy") {
         return common::skip("needs haproxy");
     }
-    let found = blocks("haproxy");
+    let all = blocks("haproxy");
+    let found: Vec<_> = all.iter().filter(|(place, _)| place.contains("fleet.md")).collect();
     assert_eq!(found.len(), 1);
     let dir = common::TempDir::new();
     let path = dir.write("haproxy.cfg", &found[0].1);
