@@ -3,7 +3,9 @@
 mod proxy;
 mod redirector;
 
-use std::net::{SocketAddr, TcpListener};
+#[cfg(feature = "metrics")]
+use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -85,6 +87,7 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 }
 
 /// What a plan listens on.
+#[cfg(feature = "metrics")]
 fn listening(service: &Service) -> Vec<SocketAddr> {
     service.listeners.iter().map(|listener| listener.addr).chain(service.metrics).collect()
 }
