@@ -1,4 +1,4 @@
-//! A real browser through the HTTP proxy.
+//! A real browser through the HTTP proxy and the SOCKS proxy.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
@@ -12,6 +12,16 @@ use common::{TempDir, have, skip};
 
 #[test]
 fn chromium_browses_through_the_http_proxy() {
+    browse_through("http");
+}
+
+#[test]
+fn chromium_browses_through_the_socks_proxy() {
+    browse_through("socks5");
+}
+
+/// By a listener of this mode, which is the word that the browser has for it, too.
+fn browse_through(mode: &str) {
     let Some(program) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|p| have(p))
     else {
         return skip("needs chromium");
@@ -30,7 +40,7 @@ fn chromium_browses_through_the_http_proxy() {
     let https = lab.server.run(|| HttpsOrigin::start(at(SERVER4, 443)));
     let http = lab.server.run(|| HttpOrigin::start(at(SERVER4, 80)));
     let config = format!(
-        "listen:\n  - {{mode: http, ip4: ['{ROUTER4}'], ip6: [], port: 4130}}\ndnsNameservers: ['{DNS4}']\n\
+        "listen:\n  - {{mode: {mode}, ip4: ['{ROUTER4}'], ip6: [], port: 4130}}\ndnsNameservers: ['{DNS4}']\n\
          rules:\n  - {{dns: '*.blocked.example', action: deny}}\n  - {{dns: '.example.com', action: accept}}\n"
     );
     let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
@@ -40,7 +50,7 @@ fn chromium_browses_through_the_http_proxy() {
             "HOME={home} timeout 90 {program} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
              --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage \
              --disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable \
-             --ignore-certificate-errors --user-data-dir={home}/profile --proxy-server=http://{ROUTER4}:4130 \
+             --ignore-certificate-errors --user-data-dir={home}/profile --proxy-server={mode}://{ROUTER4}:4130 \
              --dump-dom {url}",
             home = home.0.display()
         ));

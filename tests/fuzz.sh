@@ -35,7 +35,7 @@ done
 max_len() {
     case $1 in
     authority | why_facts) echo 512 ;;
-    chunked_body | proxy_protocol | dns_message | names | list_file | decide | resolver) echo 1024 ;;
+    chunked_body | proxy_protocol | socks5 | dns_message | names | list_file | decide | resolver) echo 1024 ;;
     *) echo 4096 ;;
     esac
 }

@@ -107,7 +107,12 @@ fn what_it_prints_is_the_same_on_every_cpu() {
             &["--print-config"],
             &["-f", good, "-v"],
             &["-f", bad, "-v"],
-            &["-f", good, "--why", "src=192.168.1.20 dest=192.0.2.1 port=443 dns=a.blocked.example protoL5=tls"],
+            &[
+                "-f",
+                good,
+                "--why",
+                "src=192.168.1.20 dest=192.0.2.1 port=443 dns=a.blocked.example protoL5=tls",
+            ],
             &["-f", good, "--why", "src=fd00::20 dest=2001:db8::1 port=443 dns=www.example.com protoL5=tls"],
         ] {
             let (here, there) = (daemon::run(args), build.run(args));

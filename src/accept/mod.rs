@@ -4,6 +4,7 @@
 
 pub mod http;
 pub mod proxy_protocol;
+pub mod socks5;
 pub mod transparent;
 
 use std::net::SocketAddr;

@@ -24,7 +24,7 @@ const MODES: &[(&str, Option<Mode>)] = &[
     ("http", Some(Mode::Http)),
     ("https", None),
     ("proxyproto", Some(Mode::ProxyProtocol)),
-    ("socks5", None),
+    ("socks5", Some(Mode::Socks5)),
 ];
 
 const TARGETS: &[(&str, Target)] =

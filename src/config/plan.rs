@@ -58,6 +58,8 @@ pub enum Mode {
     Http,
     /// PROXY protocol header first.
     ProxyProtocol,
+    /// SOCKS 5 proxy.
+    Socks5,
 }
 
 impl Mode {
@@ -67,6 +69,7 @@ impl Mode {
             Mode::Transparent => "transparent",
             Mode::Http => "http",
             Mode::ProxyProtocol => "proxyproto",
+            Mode::Socks5 => "socks5",
         }
     }
 }

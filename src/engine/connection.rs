@@ -217,7 +217,8 @@ impl<M: Machine> Connection<M> {
             return self.finish(CloseReason::Limit, Wire::Reset, tools);
         }
         let reply = session.take_reply();
-        if matches!(step, Step::Close(_)) {
+        // What is answered while the client may go on (a denied request) is to be seen in the closing line, too.
+        if matches!(step, Step::Close(_)) || !reply.is_empty() {
             self.life.open(&session);
         }
         let step = match step {
@@ -341,7 +342,7 @@ impl<M: Machine> Connection<M> {
         let (Some(server), Some(mut session)) = (&self.server, self.stage.take_session()) else {
             return Fate::Stays;
         };
-        let step = tools.ask(|env| session.connected(server.addr, env));
+        let step = tools.ask(|env| session.connected(server.addr, server.local(), env));
         self.carry_out(session, step, tools)
     }
 

@@ -91,8 +91,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// The resolver answered the last [`Step::Resolve`].
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_, Self>) -> Step;
 
-    /// The connection to `server`, one of the last [`Step::Dial`], stands.
-    fn connected(&mut self, server: SocketAddr, env: &mut Env<'_, Self>) -> Step;
+    /// The connection to `server`, one of the last [`Step::Dial`], stands; `local` is our own end of it.
+    fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_, Self>) -> Step;
 
     /// An attempt of the last [`Step::Dial`] failed; others may be under way or follow.
     fn unreached(&mut self, _server: SocketAddr, _error: DialError) {}

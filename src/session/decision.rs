@@ -136,12 +136,12 @@ impl Session {
             return Some(DialTarget::Name(name.clone(), port));
         }
         let Some(Identity::Http { host: Some(host) }) = &self.identity else { return None };
-        if self.mode == Mode::Http {
+        if matches!(self.mode, Mode::Http | Mode::Socks5) {
             return None;
         }
         match Authority::parse(host).ok()?.host {
             Host::Ip(ip) => Some(DialTarget::Address(SocketAddr::new(ip, port))),
-            Host::Name(host) => Some(DialTarget::Name(host, port)),
+            Host::Name(host) => Some(DialTarget::Name(without_root(&host), port)),
         }
     }
 

@@ -15,10 +15,12 @@
 pub mod budget;
 mod contract;
 mod decision;
+mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
 mod request;
+mod socks;
 mod state;
 #[cfg(test)]
 mod tests;

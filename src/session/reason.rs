@@ -27,6 +27,8 @@ pub enum CloseReason {
     BadRequest,
     /// What the server sent breaks HTTP.
     BadResponse,
+    /// The client speaks another protocol than the listener: HTTP or SOCKS 4 to one for SOCKS 5.
+    WrongProtocol,
     /// A PROXY header was missing, malformed or from a sender that is not trusted.
     BadProxyHeader,
     /// A PROXY header that speaks for nobody: a health check.
@@ -39,8 +41,10 @@ pub enum CloseReason {
     ResolveFailed,
     /// The server refused the connection.
     ConnectRefused,
-    /// The server or its network cannot be reached.
+    /// The server cannot be reached.
     ConnectUnreachable,
+    /// There is no way to the server's network.
+    ConnectNetworkUnreachable,
     /// `timeout.connect` passed on every round.
     ConnectTimeout,
     /// Connecting failed for another reason.
@@ -55,7 +59,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 26] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -68,6 +72,7 @@ impl CloseReason {
         CloseReason::ProcessTimeout,
         CloseReason::BadRequest,
         CloseReason::BadResponse,
+        CloseReason::WrongProtocol,
         CloseReason::BadProxyHeader,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
@@ -75,6 +80,7 @@ impl CloseReason {
         CloseReason::ResolveFailed,
         CloseReason::ConnectRefused,
         CloseReason::ConnectUnreachable,
+        CloseReason::ConnectNetworkUnreachable,
         CloseReason::ConnectTimeout,
         CloseReason::ConnectFailed,
         CloseReason::Limit,
@@ -90,6 +96,7 @@ impl CloseReason {
                 | CloseReason::ResolveFailed
                 | CloseReason::ConnectRefused
                 | CloseReason::ConnectUnreachable
+                | CloseReason::ConnectNetworkUnreachable
                 | CloseReason::ConnectTimeout
                 | CloseReason::ConnectFailed
         )
@@ -110,6 +117,7 @@ impl CloseReason {
             CloseReason::ProcessTimeout => "process_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadResponse => "bad_response",
+            CloseReason::WrongProtocol => "wrong_protocol",
             CloseReason::BadProxyHeader => "bad_proxy_header",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",
@@ -117,6 +125,7 @@ impl CloseReason {
             CloseReason::ResolveFailed => "resolve_failed",
             CloseReason::ConnectRefused => "connect_refused",
             CloseReason::ConnectUnreachable => "connect_unreachable",
+            CloseReason::ConnectNetworkUnreachable => "connect_network_unreachable",
             CloseReason::ConnectTimeout => "connect_timeout",
             CloseReason::ConnectFailed => "connect_failed",
             CloseReason::Limit => "limit",

@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod dns;
 pub mod http1;
 pub mod proxy_protocol;
+pub mod socks5;
 pub mod tls;
 
 /// What a parser says of the bytes it was given.

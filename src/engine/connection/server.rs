@@ -19,19 +19,24 @@ pub(super) struct Server {
     /// It has answered a request on this connection already.
     pub reused: bool,
     /// By which the socket is recognised as ours, as long as it is open.
-    _trace: Trace,
+    trace: Trace,
 }
 
 impl Server {
     /// A connection that was just made; `ready` is what the poll said with it.
     pub fn new(addr: SocketAddr, stream: TcpStream, trace: Trace, ready: Ready) -> Self {
         let end = End { stream, ready: Ready { writable: true, ..ready } };
-        Server { addr, end, reused: false, _trace: trace }
+        Server { addr, end, reused: false, trace }
     }
 
     /// Sends what comes before the client's bytes; false if it does not get through. A fresh socket has room for so little.
     pub fn greet(&mut self, greeting: &[u8]) -> bool {
         greeting.is_empty() || matches!(self.end.stream.write(greeting), Ok(n) if n == greeting.len())
+    }
+
+    /// Our own end of it.
+    pub fn local(&self) -> SocketAddr {
+        self.trace.local()
     }
 
     /// Whether it leads to one of `addrs` and has neither been closed nor sent anything unasked.

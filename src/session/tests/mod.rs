@@ -3,6 +3,7 @@
 mod connect;
 mod proxy_header;
 mod requests;
+mod socks;
 mod transparent;
 mod walk;
 
@@ -85,6 +86,8 @@ struct Simulation {
 /// Which of the addresses dialled it is does not matter to a session.
 const SERVER: &str = "198.51.100.1:443";
 const CLIENT: &str = "192.168.1.20:51234";
+/// Our end of the connection to the server.
+const LOCAL: &str = "192.0.2.254:40000";
 
 impl Simulation {
     fn new(config: &str) -> Self {
@@ -147,7 +150,7 @@ impl Simulation {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
             In::NoAddrs(error) => session.resolved(Err(error), env),
-            In::Connected => session.connected(SERVER.parse().unwrap(), env),
+            In::Connected => session.connected(SERVER.parse().unwrap(), LOCAL.parse().unwrap(), env),
             In::Unconnected(error) => session.dial_failed(error, env),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
             In::Broke(reason, answered) => session.exchange_failed(reason, answered),
@@ -195,8 +198,11 @@ fn config(listener: &str, rules: &[&str]) -> String {
     format!("service:\n  listen: [{{ {listener}, port: 4130 }}]\nrules:\n{rules}")
 }
 
-/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself.
+/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself; what is no text is in hexadecimal.
 fn first_line(bytes: &[u8]) -> String {
+    if bytes.iter().any(|byte| matches!(byte, 0..=9 | 0x80..)) {
+        return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    }
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().next().unwrap_or_default();
     match line.strip_prefix("HTTP/1.1 ") {
