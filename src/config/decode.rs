@@ -161,8 +161,7 @@ pub(super) fn number(
     value
 }
 
-/// Decimal digits, or hexadecimal ones after `0x` (in quotes; without them YAML has read it already). A zero in front
-/// would mean octal to others.
+/// Decimal digits, or hexadecimal ones after `0x`. A zero in front would mean octal to others.
 fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(hex, 16).ok(),
