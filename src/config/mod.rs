@@ -1,6 +1,6 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `vars` (with `list_file`) and `rules` know
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `vars` (with `list_file`) and `rules` know
 //! the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
 //! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
 
@@ -13,6 +13,7 @@ mod problem;
 mod rules;
 mod service;
 mod tree;
+mod users;
 mod vars;
 
 #[cfg(test)]
@@ -67,7 +68,7 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
     pub summary: String,
-    /// What a reload must read again: the configuration file and the list files that rules use.
+    /// What a reload must read again: the configuration file, the list files that rules use, and files of users.
     pub files: Vec<PathBuf>,
 }
 
@@ -155,13 +156,14 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["users", "devices", "tests"] {
+    for name in ["devices", "tests"] {
         service::refuse_if_given(section.get(name), name, report);
     }
 
     let settings = service::settings(&section, report);
-    let listeners = listeners(root, &section, settings.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
+    let mut users = users::Tables::read(section.get("users"), folder, report);
+    let listeners = listeners(root, &section, settings.metrics, &mut users, report);
     let mut vars = Variables::read(section.get("vars"), folder, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
@@ -192,7 +194,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
         group: settings.group,
     };
     let summary = summary(&plan, &vars);
-    let files = vars.files().map(|(_, path, _, _)| folder.join(path)).collect();
+    let files = vars.files().map(|(_, path, _, _)| folder.join(path)).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 
@@ -200,6 +202,7 @@ fn listeners(
     root: &Node,
     section: &Section<'_>,
     metrics: Option<SocketAddr>,
+    users: &mut users::Tables<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     let Some(node) = section.get("listen") else {
@@ -212,7 +215,7 @@ fn listeners(
     if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
         report.error(node, "there is no listener: without one there is nothing to do");
     }
-    let listeners = listen::listeners(node, report);
+    let listeners = listen::listeners(node, users, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
         && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
     {

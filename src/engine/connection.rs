@@ -11,6 +11,7 @@ mod server;
 mod stage;
 mod talking;
 mod tunnelling;
+mod verifying;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -122,7 +123,8 @@ impl Connection {
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-            if gone && matches!(self.stage, Stage::Resolving(..) | Stage::Dialling(..)) {
+            if gone && matches!(self.stage, Stage::Verifying(..) | Stage::Resolving(..) | Stage::Dialling(..))
+            {
                 return self.finish(CloseReason::ClientGone, Wire::Quiet, tools);
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
@@ -157,7 +159,7 @@ impl Connection {
     pub fn go_on(&mut self, tools: &mut Tools<'_>) -> Fate {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
-            Stage::Resolving(..) => Fate::Stays,
+            Stage::Verifying(..) | Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) => self.exchange(tools),
@@ -175,6 +177,7 @@ impl Connection {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
+            Stage::Verifying(_) => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
@@ -259,6 +262,7 @@ impl Connection {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
+            Step::Verify(credentials) => self.verify(session, credentials, tools),
             Step::Resolve(name) => self.resolve(session, name, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) => self.ask_server(session, wanted, tools),

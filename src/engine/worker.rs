@@ -343,6 +343,10 @@ impl Worker {
                 }
                 Command::Locals(locals) => self.locals = locals,
                 Command::Answer(answer) => self.answered(answer, now),
+                Command::Verified(verified) => {
+                    let token = verified.asker.token;
+                    self.with(token, now, |connection, tools| connection.verified(verified, tools));
+                }
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }

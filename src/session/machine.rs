@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::request::DENIED;
 use super::state::State;
@@ -40,13 +41,13 @@ pub(super) enum Owed {
 }
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
-#[derive(Debug)]
 pub struct Session {
     pub(super) plan: Arc<Plan>,
     pub(super) mode: Mode,
     pub(super) target: Target,
     trusted: bool,
-    state: State,
+    pub(super) login: Login,
+    pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
     client: SocketAddr,
     pub(super) wish: Wish,
@@ -81,6 +82,7 @@ impl Session {
             mode: listener.mode,
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
+            login: Login::new(listener),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -184,11 +186,11 @@ impl Session {
     /// The client sent something.
     pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
+        if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
             // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
             // rules of that moment.
             self.waiting_since = env.now;
-            self.plan = Arc::clone(env.plan);
+            self.adopt(env.plan);
         }
         self.prelude.extend_from_slice(bytes);
         match self.look(env) {
@@ -210,7 +212,7 @@ impl Session {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
         if self.prelude.is_empty() && self.state != State::FirstBytes {
-            let served = self.state == State::RequestHead && self.verdict.is_some();
+            let served = self.state == State::RequestHead && self.was_answered();
             return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
         match self.state {
@@ -224,7 +226,7 @@ impl Session {
     pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
-            State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
+            State::RequestHead if self.prelude.is_empty() && self.was_answered() => {
                 self.close(CloseReason::Idle)
             }
             _ => self.close(CloseReason::ProcessTimeout),
@@ -274,7 +276,7 @@ impl Session {
 
     /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
     pub fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
-        self.plan = Arc::clone(env.plan);
+        self.adopt(env.plan);
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
@@ -485,6 +487,7 @@ fn facts_of(client: SocketAddr) -> Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),
         l4: Known::Is(L4::Tcp),
+        user: Known::Absent,
         ..Facts::default()
     }
 }

@@ -11,6 +11,7 @@
 //! and answers with the one [`Step`] to be taken next, before which [`Session::take_reply`] goes to the client. Time is an argument. So a whole conversation runs in a test under
 //! a fake clock, and another engine than ours could carry out the steps.
 
+mod authentication;
 pub mod budget;
 mod decision;
 mod machine;
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::auth::Credentials;
 use crate::config::Plan;
 use crate::decide::Verdict;
 use crate::decide::rules::Locals;
@@ -62,6 +64,9 @@ pub enum Step {
         /// Until then.
         until: Instant,
     },
+    /// Check these against [`Session::users`], then call [`Session::verified`]. However long that takes, nobody else may wait
+    /// for it.
+    Verify(Credentials),
     /// Find the addresses of a name.
     Resolve(Box<str>),
     /// Connect to one of these, in this order of preference.

@@ -6,7 +6,7 @@ use super::{CloseReason, Closing, Env, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
 use crate::decide::{Action, Decision, Verdict, name};
-use crate::wire::http1::{self, Framing, HeadEnd, Reject, Target};
+use crate::wire::http1::{self, Framing, HeadEnd, Reject, Request, Target};
 
 impl Session {
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
@@ -20,10 +20,14 @@ impl Session {
         if head.len() > http1::MAX_HEAD {
             return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
         }
-        let (request, host) = match http1::parse_request_and_host(head) {
-            Ok(parsed) => parsed,
-            Err(reject) => return self.reject(reject),
-        };
+        match http1::parse_request_and_host(head) {
+            Ok((request, host)) => self.authenticate(request, host, env),
+            Err(reject) => self.reject(reject),
+        }
+    }
+
+    /// The client may ask for something: what does `request`, the head at the front of the prelude, want?
+    pub(super) fn consider(&mut self, request: Request, host: Result<(), Reject>, env: &mut Env<'_>) -> Step {
         let wish = match accept::http::wish(&request) {
             Ok(wish) => wish,
             Err(reject) => return self.reject(reject),
@@ -32,7 +36,7 @@ impl Session {
             if let Err(reject) = host {
                 return self.reject(reject);
             }
-            self.prelude.drain(..end);
+            self.prelude.drain(..request.len.min(self.prelude.len()));
             self.owed = Owed::Established;
         } else {
             // A request's protocol and name need no peek: the proxy itself resolves what it says.
@@ -66,15 +70,19 @@ impl Session {
         }
     }
 
+    /// Whether the connection is still usable when `request`, the head at the front of the prelude, gets an answer of our
+    /// own: its end is known, and no next request is in hand, as a pipeline of denied ones would nest as deep as it is
+    /// long.
+    pub(super) fn outlives(&self, request: &Request) -> bool {
+        request.keep_alive
+            && matches!(request.body, Framing::None | Framing::Length(0))
+            && self.prelude.len() <= request.len
+    }
+
     /// A denied request whose end is known leaves the connection usable; everything else ends with the refusal.
     pub(super) fn refuse(&mut self, env: &mut Env<'_>) -> Step {
         match &self.owed {
-            // Not with a next request in hand: a pipeline of denied ones would nest as deep as it is long.
-            Owed::Response(request)
-                if request.keep_alive
-                    && request.body == Framing::None
-                    && self.prelude.len() <= request.len =>
-            {
+            Owed::Response(request) if self.outlives(request) => {
                 let reply = self.http_reply(403, DENIED, false);
                 self.reply.extend(reply);
                 self.next_request(Vec::new(), env)
@@ -132,6 +140,7 @@ pub(super) const DENIED: &str = "denied by the proxy's rules";
 pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
     Some(match reason {
         CloseReason::Denied | CloseReason::Incomplete => (403, DENIED),
+        CloseReason::Unauthenticated => (407, "the proxy wants to know who you are"),
         CloseReason::ProcessTimeout => (408, "the request was not complete in time"),
         CloseReason::BadRequest => (400, "the request cannot be understood"),
         CloseReason::BadResponse => (502, "the server's answer is not valid HTTP"),

@@ -9,6 +9,8 @@ pub(super) enum State {
     ProxyHeader,
     /// Reading an HTTP proxy request's head.
     RequestHead,
+    /// Waiting for the word on the client's credentials.
+    Verifying,
     /// Reading the client's first bytes.
     FirstBytes,
     /// Waiting for the addresses of a name.
@@ -35,6 +37,12 @@ const EDGES: &[(State, State)] = &[
     (ProxyHeader, FirstBytes),
     (ProxyHeader, Resolving),
     (ProxyHeader, Dialling),
+    // Who the client is comes before what it wants; without that it may ask again.
+    (RequestHead, Verifying),
+    (Verifying, RequestHead),
+    (Verifying, FirstBytes),
+    (Verifying, Resolving),
+    (Verifying, Dialling),
     // A CONNECT that is peeked into, one that is not, and a plain request.
     (RequestHead, FirstBytes),
     (RequestHead, Resolving),
@@ -68,7 +76,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_last_state_and_nothing_enters_the_first() {
-        let all = [New, ProxyHeader, RequestHead, FirstBytes, Resolving, Dialling, Open, Closed];
+        let all = [New, ProxyHeader, RequestHead, Verifying, FirstBytes, Resolving, Dialling, Open, Closed];
         for state in all {
             assert!(!Closed.may_become(state), "{state:?}");
             assert!(!state.may_become(New), "{state:?}");

@@ -5,6 +5,7 @@ pub mod addresses;
 pub mod limits;
 pub mod output;
 pub mod privileges;
+pub mod random;
 pub mod socket;
 pub mod splice;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::exchanging::Exchanging;
 use super::lingering::Lingering;
 use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
+use super::verifying::Verifying;
 use crate::relay::Loan;
 use crate::session::Session;
 
@@ -26,6 +27,8 @@ pub(in crate::engine) enum Fate {
 pub(super) enum Stage {
     /// The session waits for bytes.
     Talking(Box<Session>),
+    /// The session waits for the word on credentials.
+    Verifying(Verifying),
     /// The session waits for the addresses of a name.
     Resolving(Resolving),
     /// The session waits for a connection to the server.
@@ -45,8 +48,20 @@ impl Stage {
     pub fn take_session(&mut self) -> Option<Box<Session>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
+            | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
             | Stage::Dialling(session, _) => Some(session),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
+    /// Takes the check that is under way: the stage is then over.
+    pub fn take_verifying(&mut self) -> Option<Verifying> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Verifying(verifying) => Some(verifying),
             stage => {
                 *self = stage;
                 None

@@ -156,6 +156,7 @@ impl Simulation {
     fn show(&self, step: &Step) -> String {
         match step {
             Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::Verify(credentials) => format!("verify {credentials:?}"),
             Step::Resolve(name) => format!("resolve {name}"),
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
