@@ -1,8 +1,8 @@
 //! What was checked before: a credential that was right need not be hashed again for a while.
 //!
 //! Kept are only keyed sums of (the hash that stands in the configuration, name, password), so a table of them tells
-//! nothing without the key, which is random and never leaves the process. A reload that changes or removes a hash voids
-//! what was remembered with it, as no sum is the same any more.
+//! nothing without the key, which is random and never leaves the process. A reload that changes a hash or removes a user
+//! voids what was remembered with it, as no sum is the same any more.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{Credentials, CryptHash};
+use super::{Credentials, Users};
 
 /// Bytes of the key.
 pub const KEY_BYTES: usize = 32;
@@ -28,11 +28,13 @@ impl Key {
         Key(bytes)
     }
 
-    /// The sum. SHA-256 behind a secret prefix: every part is told apart by its length, and the sums are shown to nobody
+    /// The sum over the hash that these credentials are checked against, whether it is their own, and themselves. SHA-256 behind a secret prefix: every part is told apart by its length, and the sums are shown to nobody
     /// who could extend one.
-    pub fn mac(&self, hash: &CryptHash, credentials: &Credentials) -> Mac {
+    pub fn mac(&self, users: &Users, credentials: &Credentials) -> Mac {
+        let (hash, is_user) = users.hash_for(credentials.name());
         let mut sum = Sha256::new();
         sum.update(self.0);
+        sum.update([u8::from(is_user)]);
         for part in [hash.as_str().as_bytes(), credentials.name().as_bytes(), credentials.password()] {
             sum.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
             sum.update(part);
@@ -85,14 +87,18 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::CryptHash;
 
     #[test]
     fn a_sum_hangs_on_every_part() {
         let hash = |salt| CryptHash::make(b"secret", [salt; 12]).unwrap();
+        let users = |name: &str, salt| Users::new([(name.into(), hash(salt))]).unwrap();
         let sum = |key, salt, name: &str, password: &str| {
             let credentials = Credentials::new(name.as_bytes(), password.as_bytes()).unwrap();
-            Key::new([key; KEY_BYTES]).mac(&hash(salt), &credentials)
+            Key::new([key; KEY_BYTES]).mac(&users(name, salt), &credentials)
         };
+        let credentials = Credentials::new(b"ab", b"cd").unwrap();
+        let removed = Key::new([1; KEY_BYTES]).mac(&users("somebody else", 1), &credentials);
         let all = [
             sum(1, 1, "ab", "cd"),
             sum(2, 1, "ab", "cd"),
@@ -101,6 +107,8 @@ mod tests {
             sum(1, 1, "a", "bcd"),
             sum(1, 1, "ab", "ce"),
             sum(1, 1, "ab", ""),
+            // No user any more, but checked against a hash that is the same.
+            removed,
         ];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| a != b), "{i}");

@@ -178,7 +178,14 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    doubts::warn(&rules, &compiled, report);
+    let has_users = listeners.iter().any(|listener| listener.users.is_some());
+    doubts::warn(&rules, &compiled, has_users, report);
+    if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
+        report.warn(
+            node,
+            "nobody is asked: every listener that could has users of its own, or is of another mode",
+        );
+    }
     let plan = Plan {
         listeners,
         rules: compiled,

@@ -33,6 +33,7 @@ pub(super) struct Tables<'t> {
     folder: &'t Path,
     /// `users` at the top level.
     common: Option<Arc<Users>>,
+    common_used: bool,
     /// The files that were read, or could not be.
     files: HashMap<PathBuf, Option<Arc<Users>>>,
 }
@@ -41,7 +42,7 @@ impl<'t> Tables<'t> {
     /// Reads `users` of the top level, which are those of every listener that can have some and says nothing itself;
     /// relative paths start from `folder`.
     pub(super) fn read(node: Option<&Node>, folder: &'t Path, report: &mut Report) -> Self {
-        let mut tables = Tables { folder, common: None, files: HashMap::new() };
+        let mut tables = Tables { folder, common: None, common_used: false, files: HashMap::new() };
         tables.common = node.and_then(|node| tables.table(node, report));
         tables
     }
@@ -55,7 +56,11 @@ impl<'t> Tables<'t> {
     ) -> Option<Arc<Users>> {
         let can_ask = MODES.contains(&mode);
         match node {
-            None => self.common.clone().filter(|_| can_ask),
+            None if can_ask => {
+                self.common_used = true;
+                self.common.clone()
+            }
+            None => None,
             Some(node) if can_ask => self.table(node, report),
             Some(node) => {
                 // A mode that is none is reported already.
@@ -68,6 +73,11 @@ impl<'t> Tables<'t> {
                 None
             }
         }
+    }
+
+    /// Whether the top level names somebody, and no listener asks for them.
+    pub(super) fn is_common_unused(&self) -> bool {
+        self.common.is_some() && !self.common_used
     }
 
     /// The files, for a reload.
@@ -124,7 +134,7 @@ impl Found {
 }
 
 /// Names as a client can send them (RFC 7617 §2) and a rule can write them.
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let why = if name.is_empty() {
         "it is empty"
     } else if name.len() > MAX_BYTES {

@@ -8,6 +8,7 @@ pub mod privileges;
 pub mod random;
 pub mod socket;
 pub mod splice;
+pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod time;

@@ -1,5 +1,6 @@
 //! Conversations with the session machine under a fake clock: what happens on the left, what the session does on the right.
 
+mod authentication;
 mod connect;
 mod proxy_header;
 mod requests;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Budget, Closing, Env, Report, Session, Step, Wire};
 use crate::accept::Wish;
+use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
@@ -37,6 +39,8 @@ enum In<'a> {
     Silence,
     /// The clock goes on by so many milliseconds and nothing is called.
     Pause(u64),
+    /// The word on the credentials.
+    Verified(Verification),
     /// The resolver's answer.
     Addrs(&'a [&'a str]),
     /// The resolver found nothing.
@@ -141,6 +145,7 @@ impl Simulation {
             In::Bytes(bytes) => session.bytes(bytes, env),
             In::Eof => session.end_of_stream(env),
             In::Silence => session.deadline(env),
+            In::Verified(verification) => session.verified(verification, env),
             In::Addrs(addrs) => {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }

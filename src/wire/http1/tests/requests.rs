@@ -1,6 +1,7 @@
 //! What a request says, and what its server gets of it.
 
 use super::*;
+use crate::wire::http1::Secret;
 
 #[test]
 fn targets() {
