@@ -13,7 +13,7 @@ mod problem;
 mod rules;
 mod service;
 mod tree;
-mod users;
+pub mod users;
 mod vars;
 
 #[cfg(test)]

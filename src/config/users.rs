@@ -182,7 +182,7 @@ fn read_file(path: &Path, node: &Node, report: &mut Report) -> Option<Users> {
             return None;
         }
     };
-    let (users, bad) = parse_file(&text);
+    let UserFile { users, bad } = parse_file(&text);
     let place = path.display();
     for (number, why) in bad.iter().take(MAX_BAD_LINES) {
         report.error(node, format!("{place}:{number}: {why}"));
@@ -211,8 +211,17 @@ fn read_text(path: &Path) -> io::Result<(String, u32)> {
     Ok((text, metadata.permissions().mode()))
 }
 
-/// The users of a file, and each line that is none, with its number from 1. Comments are whole lines: a name may hold `#`.
-fn parse_file(text: &str) -> (Vec<(Box<str>, CryptHash)>, Vec<(usize, String)>) {
+/// What a file says.
+#[derive(Debug)]
+pub struct UserFile {
+    /// Names and hashes, in the order of the file.
+    pub users: Vec<(Box<str>, CryptHash)>,
+    /// Each line that is no user: its number from 1, and why.
+    pub bad: Vec<(usize, String)>,
+}
+
+/// Reads the text of a file. Comments are whole lines: a name may hold `#`.
+pub fn parse_file(text: &str) -> UserFile {
     let mut found = Found::default();
     let mut bad = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -229,7 +238,7 @@ fn parse_file(text: &str) -> (Vec<(Box<str>, CryptHash)>, Vec<(usize, String)>) 
             bad.push((number, why));
         }
     }
-    (found.users, bad)
+    UserFile { users: found.users, bad }
 }
 
 #[cfg(test)]
@@ -241,12 +250,12 @@ mod tests {
     #[test]
     fn a_file_is_right_to_the_last_line() {
         let text = format!("\u{feff}# who\r\n\r\n  alice:{HASH}\r\nB#b:{HASH}\n\u{e4}nne m:{HASH}");
-        let (users, bad) = parse_file(&text);
+        let UserFile { users, bad } = parse_file(&text);
         let names: Vec<&str> = users.iter().map(|(name, _)| &**name).collect();
         assert_eq!((names, bad), (vec!["alice", "B#b", "\u{e4}nne m"], vec![]));
 
         let check = |line: &str, part: &str| {
-            let (_, bad) = parse_file(&format!("alice:{HASH}\n{line}\n"));
+            let bad = parse_file(&format!("alice:{HASH}\n{line}\n")).bad;
             let [(2, why)] = &bad[..] else { panic!("{line}: {bad:?}") };
             assert!(why.contains(part), "{line}: {why}");
             assert!(!why.contains("secret"), "{line}: {why}");
