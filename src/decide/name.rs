@@ -24,11 +24,16 @@ pub fn normalise(name: &[u8]) -> Option<Box<str>> {
         return None;
     }
     let mut out = String::with_capacity(name.len());
-    for (i, label) in labels(name).enumerate() {
-        if i > 0 {
-            out.push('.');
+    if name.iter().all(|byte| byte.is_ascii() && *byte != b'%') {
+        // Nearly every name: nothing in it has another form.
+        out.extend(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+    } else {
+        for (i, label) in labels(name).enumerate() {
+            if i > 0 {
+                out.push('.');
+            }
+            push_label(label, &mut out);
         }
-        push_label(label, &mut out);
     }
     out.truncate(out.trim_end_matches('.').len());
     // As sent or as compared: of the two forms of a name one can be too long, which is no way around the rules.

@@ -49,7 +49,6 @@ pub(super) struct Connection {
     /// The race that the server won, or that is on.
     race: Race,
     stage: Stage,
-    deadline: Option<Instant>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
@@ -72,7 +71,6 @@ impl Connection {
             server: None,
             race: Race::default(),
             stage: Stage::Over,
-            deadline: None,
             queued: false,
             source,
             life: Life::new(client, mode, now),
@@ -82,11 +80,6 @@ impl Connection {
     /// What the live table shows.
     pub fn life(&self) -> &Life {
         &self.life
-    }
-
-    /// The deadline that the timers know.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
     }
 
     /// The address that it is counted under.
@@ -115,11 +108,7 @@ impl Connection {
 
     /// The poll reported something of the socket with this role.
     pub fn event(&mut self, role: usize, event: &mio::event::Event, tools: &mut Tools<'_>) -> Fate {
-        let ready = Ready {
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            read_closed: event.is_read_closed() || event.is_error(),
-        };
+        let ready = Ready::from(event);
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
@@ -170,8 +159,6 @@ impl Connection {
 
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_>) -> Fate {
-        // The timers have forgotten it.
-        self.deadline = None;
         match &mut self.stage {
             Stage::Talking(session) => {
                 let step = tools.ask(|env| session.deadline(env));
@@ -335,7 +322,7 @@ impl Connection {
         self.race = self.race.next();
         let plan = session.plan();
         let rounds = plan.output.retries.saturating_add(1);
-        let dialling = Dialling::new(addrs, rounds, plan.timeouts.connect);
+        let dialling = Dialling::new(addrs, rounds, plan.timeouts.connect, session.has_prelude());
         self.stage = Stage::Dialling(session, Box::new(dialling));
         self.dial(tools)
     }
@@ -490,10 +477,7 @@ impl Connection {
         Fate::Over
     }
 
-    fn set_deadline(&mut self, at: Option<Instant>, tools: &mut Tools<'_>) {
-        if at != self.deadline {
-            tools.timers.change(tools.key, self.deadline, at);
-            self.deadline = at;
-        }
+    fn set_deadline(&self, at: Option<Instant>, tools: &mut Tools<'_>) {
+        tools.timers.set(tools.key, at);
     }
 }

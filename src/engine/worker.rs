@@ -37,6 +37,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// How long the queue may be worked off before the poll is asked again: what bulk transfers add to others' latency.
 const POLL_EVERY: Duration = Duration::from_millis(2);
 
+/// How long a log line may wait for others.
+const LOG_DELAY: Duration = Duration::from_millis(5);
+
 /// How long a listener rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -69,11 +72,13 @@ pub fn spawn(
         listeners: Vec::new(),
         connections: Slab::new(),
         timers: Timers::new(),
+        pauses: Timers::new(),
         queue: VecDeque::new(),
         loan: Loan::new(Arc::clone(&shared.admission.descriptors)),
         preludes: Arc::default(),
         answers: AnswerCache::new(REMEMBERED_NAMES),
         draining: None,
+        log_due: None,
         shared,
     };
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
@@ -100,12 +105,16 @@ struct Worker {
     listeners: Vec<Option<Bound>>,
     connections: Slab<Connection>,
     timers: Timers,
+    /// When listeners that rest go on, by place.
+    pauses: Timers,
     /// Those who have more to do: sessions by key, listeners by token.
     queue: VecDeque<usize>,
     loan: Loan,
     preludes: Arc<Budget>,
     answers: AnswerCache,
     draining: Option<Instant>,
+    /// When the lines that are kept must be written.
+    log_due: Option<Instant>,
 }
 
 impl Worker {
@@ -133,18 +142,17 @@ impl Worker {
                 }
             }
             self.work_off(now);
-            while let Some(token) = self.timers.pop(now) {
-                if token >= FIRST_LISTENER {
-                    if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
-                        bound.paused = false;
-                    }
-                    self.accept(token, now);
-                } else {
-                    self.with(token, now, |connection, tools| connection.expired(tools));
+            while let Some(key) = self.timers.pop(now) {
+                self.with(key, now, |connection, tools| connection.expired(tools));
+            }
+            while let Some(place) = self.pauses.pop(now) {
+                if let Some(Some(bound)) = self.listeners.get_mut(place) {
+                    bound.paused = false;
                 }
+                self.accept(FIRST_LISTENER + place, now);
             }
             self.connections.recycle();
-            logging::flush();
+            self.flush_log(now);
         }
         for key in self.connections.keys() {
             self.with(key, Instant::now(), |connection, tools| connection.shut_down(tools));
@@ -175,6 +183,17 @@ impl Worker {
         }
     }
 
+    /// Writes lines only after a moment: at once, each would stand between two steps of its session, and many connections
+    /// in a short time share one write.
+    fn flush_log(&mut self, now: Instant) {
+        if !logging::has_kept() {
+            self.log_due = None;
+        } else if now >= *self.log_due.get_or_insert(now + LOG_DELAY) {
+            self.log_due = None;
+            logging::flush();
+        }
+    }
+
     /// Whether there is nothing left to drain, or no time.
     fn is_finished(&self) -> bool {
         self.draining.is_some_and(|until| self.connections.len() == 0 || Instant::now() >= until)
@@ -184,10 +203,10 @@ impl Worker {
         if !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = match (self.timers.next(), self.draining) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
+        let next = [self.timers.next(), self.pauses.next(), self.draining, self.log_due]
+            .into_iter()
+            .flatten()
+            .min()?;
         // The kernel counts milliseconds and rounds down; a turn too early finds nothing to do and comes again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -212,7 +231,7 @@ impl Worker {
         };
         match f(&mut connection, &mut tools) {
             Fate::Over => {
-                self.timers.change(key, connection.deadline(), None);
+                self.timers.set(key, None);
                 if let Some(source) = connection.source() {
                     self.shared.admission.leave_source(source);
                 }
@@ -259,7 +278,7 @@ impl Worker {
         }
         if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
             bound.paused = true;
-            self.timers.change(token, None, now.checked_add(ACCEPT_PAUSE));
+            self.pauses.set(token - FIRST_LISTENER, now.checked_add(ACCEPT_PAUSE));
         }
     }
 

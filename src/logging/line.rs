@@ -394,13 +394,17 @@ impl<'a> Bounded<'a> {
         self.left.is_none()
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if self.is_full() {
-                return;
-            }
+    fn bytes(&mut self, mut bytes: &[u8]) {
+        while let Some(left) = self.left
+            && let Some(&byte) = bytes.first()
+        {
+            // As much as stands for itself in one piece, up to the bound.
+            let plain =
+                bytes.iter().take(left).take_while(|byte| matches!((self.escape)(**byte), Escaped::Itself));
+            let run = plain.count();
+            let (piece, rest) = bytes.split_at(run.max(1));
             match (self.escape)(byte) {
-                Escaped::Itself => self.ours(&[byte]),
+                Escaped::Itself => self.ours(piece),
                 Escaped::Percent => {
                     let [high, low] = hex(byte);
                     self.ours(&[b'%', high, low]);
@@ -411,6 +415,7 @@ impl<'a> Bounded<'a> {
                     self.ours(&[b'\\', b'u', b'0', b'0', high, low]);
                 }
             }
+            bytes = rest;
         }
     }
 

@@ -14,8 +14,8 @@
 //!
 //! What must hold:
 //! - The level check is one atomic load; nothing is formatted for a line that is not written.
-//! - A worker makes one write for all the lines of its turn: it calls [`keep_until_flush`] once and [`flush`] at the end
-//!   of each turn. Every other thread writes at once, and so does everybody for an error.
+//! - A worker makes one write for all the lines of a few milliseconds: it calls [`keep_until_flush`] once and [`flush`]
+//!   when its lines have waited so long. Every other thread writes at once, and so does everybody for an error.
 //! - An output that is full, slow or gone never stops the daemon: after a short, bounded wait lines are dropped and
 //!   counted ([`dropped`]), and a line says how many once there is room again.
 
@@ -71,9 +71,16 @@ pub fn flow(
     }
 }
 
-/// From now on this thread's lines wait for [`flush`]: for threads that call it at the end of every turn.
+/// From now on this thread's lines wait for [`flush`]: for threads that call it again and again.
 pub fn keep_until_flush() {
     with_buffer(|buffer| buffer.keep = true);
+}
+
+/// Whether this thread has kept lines.
+pub fn has_kept() -> bool {
+    BUFFER
+        .try_with(|buffer| buffer.try_borrow().is_ok_and(|buffer| !buffer.lines.is_empty()))
+        .unwrap_or(false)
 }
 
 /// Writes what this thread has kept.

@@ -13,6 +13,7 @@ pub mod tunnel;
 use std::io;
 use std::sync::Arc;
 
+use mio::event::Event;
 use mio::net::TcpStream;
 
 use crate::sys::limits::Descriptors;
@@ -57,6 +58,16 @@ impl Ready {
         self.readable |= event.readable | event.read_closed;
         self.writable |= event.writable;
         self.read_closed |= event.read_closed;
+    }
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Self {
+        Ready {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed() || event.is_error(),
+        }
     }
 }
 

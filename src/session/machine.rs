@@ -415,6 +415,11 @@ impl Session {
         &self.plan.timeouts
     }
 
+    /// Whether the client has sent bytes that its server will get first.
+    pub fn has_prelude(&self) -> bool {
+        !self.prelude.is_empty()
+    }
+
     pub(super) fn take_prelude(&mut self) -> Vec<u8> {
         self.charge = None;
         std::mem::take(&mut self.prelude)

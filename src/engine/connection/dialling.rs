@@ -51,6 +51,8 @@ pub(super) struct Dialling {
     attempts: Vec<Attempt>,
     /// An address turned out to be this machine's.
     own: bool,
+    /// The server gets the client's bytes as soon as the connection stands.
+    data_waits: bool,
 }
 
 #[derive(Debug)]
@@ -93,9 +95,9 @@ pub(super) enum Standing {
 }
 
 impl Dialling {
-    /// A race to one of `addrs`.
-    pub fn new(addrs: Vec<SocketAddr>, rounds: u32, timeout: Duration) -> Self {
-        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false }
+    /// A race to one of `addrs`. `data_waits`: there is something to send to whoever wins.
+    pub fn new(addrs: Vec<SocketAddr>, rounds: u32, timeout: Duration, data_waits: bool) -> Self {
+        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false, data_waits }
     }
 
     /// Starts what is to be started now. `token` gives the poll token of an attempt.
@@ -117,7 +119,7 @@ impl Dialling {
         if !first && extra.is_none() {
             return self.dialer.put_off(number, tools.now);
         }
-        match start(addr, token, tools) {
+        match start(addr, token, self.data_waits, tools) {
             Ok(Some(socket)) => self.attempts.push(Attempt { number, socket, extra }),
             Ok(None) => {
                 self.own = true;
@@ -151,8 +153,8 @@ impl Dialling {
 }
 
 /// Begins to connect; nothing if that leads to this machine.
-fn start(addr: SocketAddr, token: Token, tools: &Tools<'_>) -> io::Result<Option<Socket>> {
-    let connect = || socket::tcp_connect(addr, tools.outgoing);
+fn start(addr: SocketAddr, token: Token, data_waits: bool, tools: &Tools<'_>) -> io::Result<Option<Socket>> {
+    let connect = || socket::tcp_connect(addr, tools.outgoing, data_waits);
     let (stream, trace) = tools.shared.dialled.dial(tools.worker, addr, connect)?;
     if is_own(trace.local(), addr, tools.locals) {
         let _ = socket::reset_on_close(&stream);

@@ -73,7 +73,7 @@ impl Sockets {
                 Socket::Udp { socket, datagrams_left: MAX_DATAGRAMS }
             }
             Transport::Tcp => {
-                let mut stream = TcpStream::from_std(tcp_connect(server, outgoing)?);
+                let mut stream = TcpStream::from_std(tcp_connect(server, outgoing, true)?);
                 registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
                 let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
                 let unsent = [&length.to_be_bytes(), message].concat();

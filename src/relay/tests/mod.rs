@@ -54,11 +54,7 @@ impl Rig {
     fn wait(&mut self, time: Duration) -> bool {
         self.poll.poll(&mut self.events, Some(time)).unwrap();
         for event in &self.events {
-            let ready = Ready {
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                read_closed: event.is_read_closed() || event.is_error(),
-            };
+            let ready = Ready::from(event);
             match event.token() {
                 Token(0) => self.client.ready.merge(ready),
                 _ => self.server.ready.merge(ready),

@@ -13,6 +13,8 @@ const NOT_HASHED: [u16; 2] = [0x0000, 0x0010];
 const EXT_SERVER_NAME: u16 = 0x0000;
 /// Counts have two digits.
 const MAX_COUNT: usize = 99;
+/// Characters of a fingerprint whose ALPN ends are ASCII.
+const FINGERPRINT_LEN: usize = 36;
 /// Stands for the hash of nothing.
 const EMPTY_HASH: &str = "000000000000";
 
@@ -51,15 +53,23 @@ pub(super) fn fingerprint(input: &Input<'_>) -> Box<str> {
     extension_hash.next_list();
     extension_hash.list(without_grease(code_points(input.signature_algorithms)));
 
-    format!(
-        "{carrier}{version}{to}{ciphers:02}{extensions:02}{first}{last}_{cipher_hash}_{extension_hash}",
-        version = version_label(input.version),
-        ciphers = ciphers.len().min(MAX_COUNT),
-        extensions = extensions().count().min(MAX_COUNT),
-        cipher_hash = cipher_hash.finish(),
-        extension_hash = extension_hash.finish(),
-    )
-    .into_boxed_str()
+    let mut text = String::with_capacity(FINGERPRINT_LEN);
+    text.push(carrier);
+    text.push_str(version_label(input.version));
+    text.push(to);
+    push_count(&mut text, ciphers.len());
+    push_count(&mut text, extensions().count());
+    text.extend([first, last, '_']);
+    cipher_hash.finish(&mut text);
+    text.push('_');
+    extension_hash.finish(&mut text);
+    text.into_boxed_str()
+}
+
+/// Two digits.
+fn push_count(text: &mut String, count: usize) {
+    let count = u32::try_from(count.min(MAX_COUNT)).unwrap_or_default();
+    text.extend([count / 10, count % 10].iter().filter_map(|&digit| char::from_digit(digit, 10)));
 }
 
 fn code_points(list: &[[u8; 2]]) -> impl Iterator<Item = u16> {
@@ -120,41 +130,48 @@ fn printed(byte: u8) -> (char, Option<char>) {
 struct ListHash {
     hash: Sha256,
     /// Stands before the next code point.
-    separator: &'static [u8],
+    separator: Option<u8>,
     empty: bool,
 }
 
 impl ListHash {
     fn new() -> Self {
-        ListHash { hash: Sha256::new(), separator: b"", empty: true }
+        ListHash { hash: Sha256::new(), separator: None, empty: true }
     }
 
     fn list(&mut self, values: impl Iterator<Item = u16>) {
         for value in values {
-            self.hash.update(self.separator);
-            self.hash.update(value.to_be_bytes().map(hex).as_flattened());
-            self.separator = b",";
+            let [a, b, c, d] = [value >> 12, value >> 8, value >> 4, value].map(hex_digit);
+            match self.separator.replace(b',') {
+                Some(separator) => self.hash.update([separator, a, b, c, d]),
+                None => self.hash.update([a, b, c, d]),
+            }
             self.empty = false;
         }
     }
 
+    /// What follows is another list.
     fn next_list(&mut self) {
-        self.separator = b"_";
+        self.separator = Some(b'_');
     }
 
     /// The first twelve hex digits.
-    fn finish(self) -> String {
+    fn finish(self, text: &mut String) {
         if self.empty {
-            return EMPTY_HASH.to_owned();
+            return text.push_str(EMPTY_HASH);
         }
-        self.hash.finalize().iter().take(EMPTY_HASH.len() / 2).map(|byte| format!("{byte:02x}")).collect()
+        for &byte in self.hash.finalize().iter().take(EMPTY_HASH.len() / 2) {
+            text.extend([byte >> 4, byte].map(|digit| char::from(hex_digit(digit.into()))));
+        }
     }
 }
 
-/// A byte as two hex digits.
-fn hex(byte: u8) -> [u8; 2] {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + (value - 10) };
-    [digit(byte >> 4), digit(byte & 0x0f)]
+/// The lowest four bits as a hex digit.
+fn hex_digit(value: u16) -> u8 {
+    match (value & 0x0f) as u8 {
+        digit @ 0..10 => b'0' + digit,
+        digit => b'a' + (digit - 10),
+    }
 }
 
 #[cfg(test)]
