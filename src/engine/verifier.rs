@@ -147,23 +147,12 @@ impl Verifier {
 fn run(inbox: &Receiver<Job>, known: &Known, deliver: &(dyn Fn(Verified) + Send + Sync)) {
     let mut wrong = Memory::new(REMEMBERED_WRONG, REMEMBERED_WRONG_FOR);
     while let Ok(Job { asker, source, users, credentials }) = inbox.recv() {
-        let now = Instant::now();
         let (verification, remembered) = match known.mac(&users, &credentials) {
             None => (Verification::Unavailable, true),
-            // Since it was sent here.
-            Some(mac) if known.is_right(&mac, now) => (Verification::Right, true),
-            Some(mac) if wrong.contains(&mac, now) => (Verification::Wrong, true),
             Some(mac) => {
-                let (hash, is_user) = users.hash_for(credentials.name());
-                let right = hash.verify(credentials.password()) && is_user;
-                let now = Instant::now();
-                if right {
-                    known.remember(mac, now)
-                } else {
-                    wrong.insert(mac, now)
-                }
+                let (right, remembered) = known.judge(&users, &credentials, mac, &mut wrong);
                 lock(&known.throttle).settled(source, &mac, right);
-                (if right { Verification::Right } else { Verification::Wrong }, false)
+                (if right { Verification::Right } else { Verification::Wrong }, remembered)
             }
         };
         deliver(Verified { asker, verification, remembered });
@@ -183,6 +172,27 @@ impl Known {
             }
         };
         Some(key.mac(users, credentials))
+    }
+
+    /// Whether these are right, and whether that was known already.
+    fn judge(&self, users: &Users, credentials: &Credentials, mac: Mac, wrong: &mut Memory) -> (bool, bool) {
+        let now = Instant::now();
+        // It may have become known since it was sent here.
+        if self.is_right(&mac, now) {
+            return (true, true);
+        }
+        if wrong.contains(&mac, now) {
+            return (false, true);
+        }
+        let (hash, is_user) = users.hash_for(credentials.name());
+        let right = hash.verify(credentials.password()) && is_user;
+        let now = Instant::now();
+        if right {
+            self.remember(mac, now);
+        } else {
+            wrong.insert(mac, now);
+        }
+        (right, false)
     }
 
     fn is_right(&self, mac: &Mac, now: Instant) -> bool {
@@ -251,6 +261,29 @@ mod tests {
         let changed = Arc::new(Users::new([("alice".into(), hash)]).unwrap());
         assert!(!verifier.knows(&changed, &credentials("alice", "secret"), Instant::now()));
         assert_eq!(ask(&changed, "alice", "secret"), (Verification::Right, false));
+    }
+
+    #[test]
+    fn one_wrong_password_again_and_again_is_slowed() {
+        let (verifier, answers) = verifier();
+        let (source, table, now) =
+            (IpAddr::from([192, 0, 2, 1]), users(&[("alice", "secret")]), Instant::now());
+        let turn =
+            |password: &str| verifier.turn(source, &table, &credentials("alice", password), now).unwrap();
+        let check = |password: &str| {
+            let credentials = credentials("alice", password);
+            verifier.check(0, 0, source, Arc::clone(&table), credentials).unwrap();
+            answers.recv_timeout(PATIENT).unwrap().verification
+        };
+        let mut free = 0;
+        while turn("wrong") == now {
+            assert_eq!(check("wrong"), Verification::Wrong);
+            free += 1;
+            assert!(free < 100, "it is never slowed");
+        }
+        assert_eq!(free, 5);
+        assert_eq!(check("secret"), Verification::Right);
+        assert_eq!(turn("wrong"), now, "success clears it");
     }
 
     #[test]
