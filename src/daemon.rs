@@ -20,6 +20,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
+use crate::session::Session;
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::socket::Outgoing;
 use crate::sys::{limits, time};
@@ -31,7 +32,7 @@ use crate::sys::{limits, time};
 pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), String> {
     time::init_time_zone();
     let mut plan = loaded.plan;
-    logging::init(&plan.log);
+    logging::init(&plan.service.log);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -41,7 +42,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     let descriptors =
         limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
     let workers = worker_count(&plan);
-    let bindings = engine::diff(&mut plan.listeners, &[], None, workers)?;
+    let bindings = engine::diff(&mut plan.service.listeners, &[], None, workers)?;
     let plan = Arc::new(plan);
     #[cfg(feature = "metrics")]
     let metrics_socket = bind_metrics(&plan, &[])?;
@@ -58,13 +59,13 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     for _ in 0..workers {
         prepared.push(engine::prepare().map_err(|e| format!("cannot make a worker: {e}"))?);
     }
-    let askers: Vec<Handle> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+    let askers: Vec<Handle<Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
     let verifier = Verifier::new(move |verified| {
         if let Some(worker) = askers.get(verified.asker.worker) {
             worker.tell(Command::Verified(verified));
         }
     });
-    let answerers: Vec<Handle> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+    let answerers: Vec<Handle<Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
     let resolver = resolver::start(
         resolver_config(&plan),
         Box::new(move |answer| {
@@ -89,8 +90,15 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     let shares = engine::share_out(bindings, workers);
     for (index, ((mut handle, prepared), listeners)) in prepared.into_iter().zip(shares).enumerate() {
         let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
-        engine::spawn(index, &mut handle, prepared, shared, Arc::clone(&plan), Arc::clone(&locals))
-            .map_err(|e| format!("cannot start a worker: {e}"))?;
+        engine::spawn::<Session>(
+            index,
+            &mut handle,
+            prepared,
+            shared,
+            Arc::clone(&plan),
+            Arc::clone(&locals),
+        )
+        .map_err(|e| format!("cannot start a worker: {e}"))?;
         handle.tell(Command::Plan(plan, listeners));
         handles.push(handle);
     }
@@ -123,17 +131,19 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
 
 /// Whom to become after binding.
 fn identity(plan: &Plan) -> Result<Option<Identity>, String> {
-    if plan.user.is_none() && plan.group.is_none() {
+    if plan.service.user.is_none() && plan.service.group.is_none() {
         return Ok(None);
     }
-    Identity::resolve(plan.user.as_deref(), plan.group.as_deref()).map(Some).map_err(|e| e.to_string())
+    Identity::resolve(plan.service.user.as_deref(), plan.service.group.as_deref())
+        .map(Some)
+        .map_err(|e| e.to_string())
 }
 
 struct Daemon {
     source: Source,
     options: LoadOptions,
     descriptors: u64,
-    workers: Vec<Handle>,
+    workers: Vec<Handle<Plan>>,
     shared: Arc<Shared>,
     follower: Follower,
     plan: Arc<Plan>,
@@ -143,11 +153,12 @@ struct Daemon {
 
 impl Daemon {
     fn announce(&self) {
-        for listener in &self.plan.listeners {
+        for listener in &self.plan.service.listeners {
             log::info!("Listening: {} on {}", listener.mode.as_str(), listener.addr);
         }
         if self.source == Source::Embedded
-            && let Some(http) = self.plan.listeners.iter().find(|listener| listener.mode == Mode::Http)
+            && let Some(http) =
+                self.plan.service.listeners.iter().find(|listener| listener.mode == Mode::Http)
         {
             log::warn!(
                 "no configuration file: running on the embedded default; try it with: curl -x http://{} http://example.com/",
@@ -162,7 +173,7 @@ impl Daemon {
             Ok(()) => log::info!(
                 "Reloaded: {} rules, {} listeners",
                 self.plan.rules.len(),
-                self.plan.listeners.len()
+                self.plan.service.listeners.len()
             ),
             Err(error) => {
                 for line in error.lines() {
@@ -176,15 +187,20 @@ impl Daemon {
     fn try_reload(&mut self) -> Result<(), String> {
         let loaded = self.source.load(self.options).map_err(|problems| problems.to_string())?;
         let mut plan = loaded.plan;
-        let running = &self.plan.listeners;
-        let bindings = engine::diff(&mut plan.listeners, running, self.plan.metrics, self.workers.len())?;
+        let running = &self.plan.service.listeners;
+        let bindings = engine::diff(
+            &mut plan.service.listeners,
+            running,
+            self.plan.service.metrics,
+            self.workers.len(),
+        )?;
         let plan = Arc::new(plan);
         #[cfg(feature = "metrics")]
-        let metrics_changed = plan.metrics != self.plan.metrics;
+        let metrics_changed = plan.service.metrics != self.plan.service.metrics;
         #[cfg(feature = "metrics")]
         let new_server = if metrics_changed {
             let addrs: Vec<_> =
-                running.iter().map(|listener| listener.addr).chain(self.plan.metrics).collect();
+                running.iter().map(|listener| listener.addr).chain(self.plan.service.metrics).collect();
             start_metrics(bind_metrics(&plan, &addrs)?, &self.shared.metrics)?
         } else {
             None
@@ -195,11 +211,12 @@ impl Daemon {
             log::warn!("{warning}");
         }
         if worker_count(&plan) != self.workers.len()
-            || (&plan.user, &plan.group) != (&self.plan.user, &self.plan.group)
+            || (&plan.service.user, &plan.service.group)
+                != (&self.plan.service.user, &self.plan.service.group)
         {
             log::warn!("a change of workers, user or group needs a restart");
         }
-        logging::reconfigure(&plan.log);
+        logging::reconfigure(&plan.service.log);
         self.shared.metrics.rules_loaded(plan.rules.len());
         self.shared.admission.change(effective_limits(&plan, self.descriptors));
         self.shared.resolver.reconfigure(resolver_config(&plan));
@@ -216,7 +233,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    fn tell_all(&self, command: impl Fn() -> Command<Plan>) {
         for worker in &self.workers {
             worker.tell(command());
         }
@@ -224,10 +241,13 @@ impl Daemon {
 
     /// Ends when the sessions have, or their time, or when a second signal asks for it.
     fn stop(self, mut signals: Signals) {
-        let until = Instant::now() + self.plan.timeouts.drain;
-        log::info!("Stopping: up to {} ms for the sessions to end", self.plan.timeouts.drain.as_millis());
+        let until = Instant::now() + self.plan.service.timeouts.drain;
+        log::info!(
+            "Stopping: up to {} ms for the sessions to end",
+            self.plan.service.timeouts.drain.as_millis()
+        );
         self.tell_all(|| Command::Drain(until));
-        let workers: Vec<Handle> = self.workers.iter().map(Handle::another).collect();
+        let workers: Vec<_> = self.workers.iter().map(Handle::another).collect();
         let hurry = move || {
             for signal in signals.forever() {
                 for worker in &workers {
@@ -271,7 +291,8 @@ fn bind_metrics(
     plan: &Plan,
     running: &[std::net::SocketAddr],
 ) -> Result<Option<std::net::TcpListener>, String> {
-    plan.metrics
+    plan.service
+        .metrics
         .map(|addr| {
             engine::bind_one(addr, running).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
         })
@@ -290,11 +311,11 @@ fn start_metrics(
 }
 
 fn worker_count(plan: &Plan) -> usize {
-    plan.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    plan.service.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
-    let effective = Effective::of(plan.limits, descriptors);
+    let effective = Effective::of(plan.service.limits, descriptors);
     if effective.lowered {
         log::warn!(
             "limits.connections is lowered to {}: the process may open {descriptors} descriptors",
@@ -306,8 +327,11 @@ fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
 
 fn resolver_config(plan: &Plan) -> resolver::ResolverConfig {
     resolver::ResolverConfig {
-        nameservers: plan.nameservers.clone(),
-        timeout: plan.timeouts.dns_lookup,
-        outgoing: Outgoing { fwmark: plan.output.fwmark, interface: plan.output.interface.clone() },
+        nameservers: plan.service.nameservers.clone(),
+        timeout: plan.service.timeouts.dns_lookup,
+        outgoing: Outgoing {
+            fwmark: plan.service.output.fwmark,
+            interface: plan.service.output.interface.clone(),
+        },
     }
 }

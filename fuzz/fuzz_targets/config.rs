@@ -19,7 +19,7 @@ fuzz_target!(|text: &str| {
     let lines = u32::try_from(breaks + 2).unwrap();
     match load(text, Path::new("fuzz.yml"), LoadOptions::default()) {
         Ok(loaded) => {
-            assert!(!loaded.plan.listeners.is_empty() && !loaded.summary.is_empty());
+            assert!(!loaded.plan.service.listeners.is_empty() && !loaded.summary.is_empty());
             loaded.warnings.iter().for_each(|warning| check(warning, lines));
             loaded.plan.rules.decide(&Facts::default(), &Locals::default());
         }

@@ -16,7 +16,7 @@ use calamary::decide::rules::Locals;
 use calamary::decide::{Action, Decision, Known, Verdict};
 use calamary::identify::tcp::{Identifier, MAX_PRELUDE};
 use calamary::identify::{Identity, Outcome, Parsers};
-use calamary::session::{CloseReason, Env, Exchange, Report, Session, Step, Wire};
+use calamary::session::{CloseReason, Env, Exchange, Machine, Report, Session, Step, Wire};
 use calamary::wire::http1::{HeadEnd, parse_request};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -98,7 +98,7 @@ impl Report for Verdicts {
     fn verdict(&mut self, session: &Session, verdict: Verdict) {
         assert_eq!(session.verdict(), Some(verdict));
         // What the log would say.
-        let _ = (session.fields(verdict), session.shown_destination());
+        let _ = (session.fields(verdict), session.destination());
         self.0 += 1;
     }
 }
@@ -116,13 +116,13 @@ struct Run {
 
 impl Run {
     fn begin(u: &mut Unstructured<'_>) -> Result<Self> {
-        let listener = u.choose(&PLAN.listeners)?;
+        let listener = u.choose(&PLAN.service.listeners)?;
         let now = Instant::now();
         let mut run = Run {
             session: Session::new(Arc::clone(&PLAN), listener, CLIENT.parse().unwrap(), now),
             locals: Locals {
                 addrs: vec!["203.0.113.1".parse().unwrap()],
-                tcp_ports: PLAN.listeners.iter().map(|listener| listener.addr.port()).collect(),
+                tcp_ports: PLAN.service.listeners.iter().map(|listener| listener.addr.port()).collect(),
                 allow_local: u.arbitrary()?,
             },
             now,
@@ -196,9 +196,9 @@ impl Run {
                 self.dialled(&addrs);
                 if u.ratio(1, 4)? {
                     let error = *u.choose(&DialError::ALL)?;
-                    self.call(|session, _| session.dial_failed(error));
+                    self.call(|session, env| session.dial_failed(error, env));
                 } else {
-                    self.call(|session, _| session.connected());
+                    self.call(|session, env| session.connected(addrs[0], env));
                 }
             }
             Step::Tunnel { to_server } => {
@@ -334,7 +334,7 @@ impl Run {
                 }
                 Step::Dial(addrs) => {
                     self.dialled(&addrs);
-                    self.call(|session, _| session.dial_failed(DialError::TimedOut));
+                    self.call(|session, env| session.dial_failed(DialError::TimedOut, env));
                 }
                 Step::Tunnel { .. } | Step::Exchange(_) | Step::Close(_) => return,
             }

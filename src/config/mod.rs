@@ -31,7 +31,7 @@ use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::decide::rules::{RuleSpec, Ruleset};
 
-pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Target, Timeouts};
+pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
 
 /// What a start without a file uses, and `--print-config` prints.
@@ -130,7 +130,7 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
     let (errors, warnings) = report.resolve(&root, file);
     match decoded {
         Some(mut loaded) if clean => {
-            loaded.plan.log.debug |= options.debug;
+            loaded.plan.service.log.debug |= options.debug;
             loaded.warnings = warnings.into_vec();
             Ok(loaded)
         }
@@ -186,20 +186,19 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
             "nobody is asked: every listener that could has users of its own, or is of another mode",
         );
     }
-    let plan = Plan {
+    let service = Service {
         listeners,
-        rules: compiled,
         timeouts: settings.timeouts,
         output: settings.output,
         nameservers: settings.nameservers,
         limits: settings.limits,
         metrics: settings.metrics,
-        parsers: settings.parsers,
         log: settings.log,
         workers: settings.workers,
         user: settings.user,
         group: settings.group,
     };
+    let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
     let files = vars.files().map(|(_, path, _, _)| folder.join(path)).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
@@ -245,18 +244,18 @@ fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
-    let shown = plan.listeners.iter().take(MAX_LISTENERS_SHOWN);
+    let shown = plan.service.listeners.iter().take(MAX_LISTENERS_SHOWN);
     let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
-    if plan.listeners.len() > MAX_LISTENERS_SHOWN {
+    if plan.service.listeners.len() > MAX_LISTENERS_SHOWN {
         listeners.push("…".to_owned());
     }
-    let mut out = format!("listeners: {} ({})", plan.listeners.len(), listeners.join(", "));
+    let mut out = format!("listeners: {} ({})", plan.service.listeners.len(), listeners.join(", "));
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
     for (name, path, nets, names) in vars.files() {
         let _ = write!(out, "\n${name}: {names} names and {nets} addresses from {path}");
     }
-    if let Some(addr) = plan.metrics {
+    if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");
     }
     out

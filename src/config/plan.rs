@@ -12,10 +12,25 @@ use crate::identify::Parsers;
 /// Everything that a start or a reload uses.
 #[derive(Debug)]
 pub struct Plan {
-    /// One entry per address and port, in the order of the file.
-    pub listeners: Vec<Listener>,
+    /// What does not depend on what is done with a connection.
+    pub service: Service,
     /// The rules, compiled.
     pub rules: Ruleset,
+    /// Parser switches.
+    pub parsers: Parsers,
+}
+
+impl AsRef<Service> for Plan {
+    fn as_ref(&self) -> &Service {
+        &self.service
+    }
+}
+
+/// What every program on the engine needs of its configuration.
+#[derive(Debug)]
+pub struct Service {
+    /// One entry per address and port, in the order of the file.
+    pub listeners: Vec<Listener>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// How connections are made.
@@ -26,8 +41,6 @@ pub struct Plan {
     pub limits: Limits,
     /// Where the metrics are served; `None` is off.
     pub metrics: Option<SocketAddr>,
-    /// Parser switches.
-    pub parsers: Parsers,
     /// Logging.
     pub log: Log,
     /// Worker threads; `None` is one per core.

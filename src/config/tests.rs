@@ -83,19 +83,20 @@ fn documented_samples() {
             summary,
             "listeners: 2 (transparent 127.0.0.1:4128, transparent [::1]:4128)\nrules: 4, variables: 2"
         );
-        assert_eq!(plan.listeners.len(), 2);
+        assert_eq!(plan.service.listeners.len(), 2);
         assert!(
-            plan.listeners
+            plan.service
+                .listeners
                 .iter()
                 .all(|l| l.mode == Mode::Transparent && !l.tproxy && l.target == Target::Auto)
         );
-        assert_eq!(plan.nameservers, ["1.1.1.1:53".parse().unwrap(), "8.8.8.8:53".parse().unwrap()]);
-        assert_eq!(plan.timeouts.connect, Duration::from_millis(2000));
-        assert_eq!(plan.timeouts.process, Duration::from_millis(1000));
-        assert_eq!(plan.timeouts.idle, Duration::from_millis(30_000));
-        assert_eq!(plan.output.retries, 1);
-        assert_eq!(plan.metrics, None);
-        assert!(!plan.log.debug);
+        assert_eq!(plan.service.nameservers, ["1.1.1.1:53".parse().unwrap(), "8.8.8.8:53".parse().unwrap()]);
+        assert_eq!(plan.service.timeouts.connect, Duration::from_millis(2000));
+        assert_eq!(plan.service.timeouts.process, Duration::from_millis(1000));
+        assert_eq!(plan.service.timeouts.idle, Duration::from_millis(30_000));
+        assert_eq!(plan.service.output.retries, 1);
+        assert_eq!(plan.service.metrics, None);
+        assert!(!plan.service.log.debug);
 
         let check = |src: &str, dest: &str, port: u16, action: Action, rule: &str| {
             let facts = Facts {
@@ -229,10 +230,10 @@ service:
 ",
     )
     .plan;
-    let given: Vec<_> = plan.listeners.iter().take(4).map(|l| l.given.as_deref()).collect();
+    let given: Vec<_> = plan.service.listeners.iter().take(4).map(|l| l.given.as_deref()).collect();
     assert_eq!(given, [None, None, Some("listen[1].ip4"), Some("listen[2].ip6")]);
     let listeners: Vec<String> =
-        plan.listeners.iter().map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
+        plan.service.listeners.iter().map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
     assert_eq!(
         listeners,
         [
@@ -249,19 +250,21 @@ service:
             "transparent [::1]:0",
         ]
     );
-    assert_eq!(plan.listeners[2].target, Target::Name);
-    assert!(plan.listeners[7].tproxy);
+    assert_eq!(plan.service.listeners[2].target, Target::Name);
+    assert!(plan.service.listeners[7].tproxy);
     let trusts = |listener: &Listener, ip: &str| listener.trusted.contains(ip.parse().unwrap());
-    assert!(trusts(&plan.listeners[3], "192.0.2.7") && !trusts(&plan.listeners[3], "127.0.0.1"));
+    assert!(
+        trusts(&plan.service.listeners[3], "192.0.2.7") && !trusts(&plan.service.listeners[3], "127.0.0.1")
+    );
     for ip in ["127.0.0.1", "::1", "10.0.0.1", "172.31.0.1", "192.168.0.1", "fd12::1", "::ffff:10.0.0.1"] {
-        assert!(trusts(&plan.listeners[5], ip), "{ip}");
+        assert!(trusts(&plan.service.listeners[5], ip), "{ip}");
     }
     for ip in ["203.0.113.1", "172.32.0.1", "2001:db8::1", "fe80::1", "169.254.0.1"] {
-        assert!(!trusts(&plan.listeners[5], ip), "{ip}");
+        assert!(!trusts(&plan.service.listeners[5], ip), "{ip}");
     }
     let ms = Duration::from_millis;
     assert_eq!(
-        plan.timeouts,
+        plan.service.timeouts,
         Timeouts {
             connect: ms(1),
             process: ms(2),
@@ -274,17 +277,17 @@ service:
         }
     );
     assert_eq!(
-        plan.output,
+        plan.service.output,
         Output { retries: 0, fwmark: Some(31), interface: Some("br-lan".to_owned()), allow_local: true }
     );
-    assert_eq!(plan.limits, Limits { connections: Some(1000), per_source: Some(10) });
+    assert_eq!(plan.service.limits, Limits { connections: Some(1000), per_source: Some(10) });
     assert!(
         plan.parsers.tls && plan.parsers.http && plan.parsers.dns && !plan.parsers.quic && !plan.parsers.ntp
     );
-    assert_eq!(plan.log, Log { debug: true, json: true, syslog: true });
-    assert_eq!(plan.nameservers, ["192.0.2.53:5353".parse().unwrap()]);
+    assert_eq!(plan.service.log, Log { debug: true, json: true, syslog: true });
+    assert_eq!(plan.service.nameservers, ["192.0.2.53:5353".parse().unwrap()]);
     assert_eq!(
-        (plan.workers, plan.user.as_deref(), plan.group.as_deref()),
+        (plan.service.workers, plan.service.user.as_deref(), plan.service.group.as_deref()),
         (Some(2), Some("proxy"), Some("1000"))
     );
 }
@@ -294,7 +297,7 @@ service:
 fn either_layout() {
     let nested: String = RULES.lines().map(|line| format!("  {line}\n")).collect();
     let plan = accepted(&format!("service:\n{nested}")).plan;
-    assert_eq!((plan.listeners.len(), plan.rules.len()), (2, 4));
+    assert_eq!((plan.service.listeners.len(), plan.rules.len()), (2, 4));
     let problems =
         load_text("service:\n  listen: [{port: x}]\n  vars: [a]").map(|loaded| loaded.summary).unwrap_err();
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
@@ -347,7 +350,7 @@ fn defaults() {
     let plan = accepted("listen: [{port: 4128}]").plan;
     let ms = Duration::from_millis;
     assert_eq!(
-        plan.timeouts,
+        plan.service.timeouts,
         Timeouts {
             connect: ms(2000),
             process: ms(1000),
@@ -359,12 +362,12 @@ fn defaults() {
             drain: ms(10_000),
         }
     );
-    assert_eq!(plan.output, Output { retries: 1, fwmark: None, interface: None, allow_local: false });
-    assert_eq!(plan.limits, Limits { connections: None, per_source: None });
-    assert_eq!((plan.metrics, plan.nameservers.len(), plan.workers), (None, 0, None));
-    assert_eq!(plan.log, Log { debug: false, json: false, syslog: false });
+    assert_eq!(plan.service.output, Output { retries: 1, fwmark: None, interface: None, allow_local: false });
+    assert_eq!(plan.service.limits, Limits { connections: None, per_source: None });
+    assert_eq!((plan.service.metrics, plan.service.nameservers.len(), plan.service.workers), (None, 0, None));
+    assert_eq!(plan.service.log, Log { debug: false, json: false, syslog: false });
     let debug = LoadOptions { debug: true };
-    assert!(load("listen: [{port: 1}]", Path::new("config.yml"), debug).unwrap().plan.log.debug);
+    assert!(load("listen: [{port: 1}]", Path::new("config.yml"), debug).unwrap().plan.service.log.debug);
 }
 
 #[test]
@@ -372,7 +375,7 @@ fn defaults() {
 fn metrics() {
     let check = |metrics: &str, expected: Option<&str>| {
         let plan = accepted(&format!("listen: [{{port: 1}}]\nmetrics: {metrics}")).plan;
-        assert_eq!(plan.metrics, expected.map(|addr| addr.parse().unwrap()), "{metrics}");
+        assert_eq!(plan.service.metrics, expected.map(|addr| addr.parse().unwrap()), "{metrics}");
     };
     check("", None);
     check("{port: 9000}", None);
@@ -399,11 +402,11 @@ fn metrics_are_not_part_of_every_build() {
 fn the_embedded_configuration() {
     let Loaded { plan, warnings, .. } = load_default(LoadOptions::default()).unwrap();
     assert_eq!(warnings, []);
-    assert!(plan.listeners.iter().all(|listener| listener.addr.ip().is_loopback()));
-    let ports: Vec<(Mode, u16)> = plan.listeners.iter().map(|l| (l.mode, l.addr.port())).collect();
+    assert!(plan.service.listeners.iter().all(|listener| listener.addr.ip().is_loopback()));
+    let ports: Vec<(Mode, u16)> = plan.service.listeners.iter().map(|l| (l.mode, l.addr.port())).collect();
     let (http, transparent) = ((Mode::Http, 4130), (Mode::Transparent, 4128));
     assert_eq!(ports, [http, http, transparent, transparent]);
-    assert!(plan.output.allow_local);
+    assert!(plan.service.output.allow_local);
     assert_eq!(plan.rules.len(), 3);
 }
 
@@ -421,10 +424,10 @@ fn the_comments_of_the_embedded_configuration() {
         text = text.replace(&commented, key);
     }
     let plan = accepted(&text).plan;
-    assert_eq!(plan.nameservers.len(), 2);
-    assert_eq!(plan.metrics, Some("127.0.0.1:9512".parse().unwrap()));
-    let default = Timeouts { ..accepted("listen: [{port: 1}]").plan.timeouts };
-    assert_eq!(plan.timeouts, default, "what is shown is the default");
+    assert_eq!(plan.service.nameservers.len(), 2);
+    assert_eq!(plan.service.metrics, Some("127.0.0.1:9512".parse().unwrap()));
+    let default = Timeouts { ..accepted("listen: [{port: 1}]").plan.service.timeouts };
+    assert_eq!(plan.service.timeouts, default, "what is shown is the default");
 }
 
 #[test]
@@ -605,7 +608,7 @@ listen:
 ",
     )
     .plan;
-    assert_eq!(plan.listeners.len(), 4);
+    assert_eq!(plan.service.listeners.len(), 4);
     // The place of a value is where it is written.
     let problems =
         load_text("listen: [{port: &p http}, {port: *p}]").map(|loaded| loaded.summary).unwrap_err();

@@ -13,7 +13,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     let mut problems = Vec::new();
     let mut wrong = |key: &str, what: &dyn Display| problems.push(shown(loaded, key, what));
     let (plan, own) = (&loaded.plan, addresses::local_addresses().unwrap_or_default());
-    for listener in plan.listeners.iter().filter(|listener| !listener.tproxy) {
+    for listener in plan.service.listeners.iter().filter(|listener| !listener.tproxy) {
         // A default address is left out where the machine lacks it.
         if let Some(key) = &listener.given
             && lacks(&own, listener.addr.ip())
@@ -21,10 +21,12 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
             wrong(key, &format_args!("this machine has no address {}", listener.addr.ip()));
         }
     }
-    if let Some(addr) = plan.metrics.filter(|addr| lacks(&own, addr.ip())) {
+    if let Some(addr) = plan.service.metrics.filter(|addr| lacks(&own, addr.ip())) {
         wrong("metrics", &format_args!("this machine has no address {}", addr.ip()));
     }
-    if let Some(name) = plan.output.interface.as_deref().filter(|name| !addresses::has_interface(name)) {
+    if let Some(name) =
+        plan.service.output.interface.as_deref().filter(|name| !addresses::has_interface(name))
+    {
         wrong("output.interface", &format_args!("this machine has no interface `{name}`"));
     }
     problems.append(&mut check_user(loaded));

@@ -28,11 +28,12 @@ pub fn locals(plan: &Plan) -> io::Result<Locals> {
 }
 
 fn locals_with(plan: &Plan, addrs: Vec<IpAddr>) -> Locals {
-    let mut tcp_ports: Vec<u16> = plan.listeners.iter().map(|listener| listener.addr.port()).collect();
-    tcp_ports.extend(plan.metrics.map(|addr| addr.port()));
+    let mut tcp_ports: Vec<u16> =
+        plan.service.listeners.iter().map(|listener| listener.addr.port()).collect();
+    tcp_ports.extend(plan.service.metrics.map(|addr| addr.port()));
     tcp_ports.sort_unstable();
     tcp_ports.dedup();
-    Locals { addrs, tcp_ports, allow_local: plan.output.allow_local }
+    Locals { addrs, tcp_ports, allow_local: plan.service.output.allow_local }
 }
 
 /// The plan in force and the addresses as they could be read last.
@@ -49,7 +50,7 @@ impl Known {
         Ok(())
     }
 
-    fn tell(&self, workers: &[Handle]) {
+    fn tell(&self, workers: &[Handle<Plan>]) {
         let locals = Arc::new(locals_with(&self.plan, self.addrs.clone()));
         for worker in workers {
             worker.tell(Command::Locals(Arc::clone(&locals)));
@@ -60,7 +61,7 @@ impl Known {
 /// Keeps the workers' idea of this machine's addresses true.
 pub(super) struct Follower {
     known: Arc<Mutex<Known>>,
-    workers: Arc<[Handle]>,
+    workers: Arc<[Handle<Plan>]>,
 }
 
 /// Hears of changes from now on.
@@ -75,7 +76,7 @@ impl Watch {
 
 impl Follower {
     /// Follows from `locals` on, which `workers` know already.
-    pub fn start(watch: Watch, plan: &Arc<Plan>, locals: &Locals, workers: Vec<Handle>) -> Self {
+    pub fn start(watch: Watch, plan: &Arc<Plan>, locals: &Locals, workers: Vec<Handle<Plan>>) -> Self {
         let (plan, addrs) = (Arc::clone(plan), locals.addrs.clone());
         let known = Arc::new(Mutex::new(Known { plan, addrs, read: addresses::local_addresses }));
         let follower = Follower { known, workers: workers.into() };
@@ -101,7 +102,7 @@ impl Follower {
     }
 }
 
-fn follow(mut watch: AddressWatch, known: &Mutex<Known>, workers: &[Handle]) {
+fn follow(mut watch: AddressWatch, known: &Mutex<Known>, workers: &[Handle<Plan>]) {
     loop {
         if let Err(error) = watch.wait() {
             return unheard(&error);

@@ -35,7 +35,7 @@ use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
 use crate::relay::{End, Ready};
-use crate::session::{self, CloseReason, Closing, Session, Step, Wire};
+use crate::session::{self, CloseReason, Closing, Machine, Step, Wire};
 use crate::sys::socket;
 
 /// Reads from one client before others get their turn.
@@ -43,20 +43,20 @@ const READS_PER_TURN: usize = 16;
 
 /// One client connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Connection<M: Machine> {
     client: End,
     server: Option<Server>,
     /// The race that the server won, or that is on.
     race: Race,
-    stage: Stage,
+    stage: Stage<M>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
     source: Option<IpAddr>,
-    life: Life,
+    life: Life<M>,
 }
 
-impl Connection {
+impl<M: Machine> Connection<M> {
     /// A connection that was just accepted and admitted.
     pub fn new(
         stream: TcpStream,
@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// What the live table shows.
-    pub fn life(&self) -> &Life {
+    pub fn life(&self) -> &Life<M> {
         &self.life
     }
 
@@ -90,13 +90,7 @@ impl Connection {
     /// Begins the session.
     ///
     /// `ours`: this program itself has dialled it.
-    pub fn start(
-        &mut self,
-        mut session: Box<Session>,
-        wish: Wish,
-        ours: bool,
-        tools: &mut Tools<'_>,
-    ) -> Fate {
+    pub fn start(&mut self, mut session: Box<M>, wish: Wish, ours: bool, tools: &mut Tools<'_, M>) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if tools.registry.register(&mut self.client.stream, Token(tools.key * ROLES), interest).is_err() {
             return self.finish(CloseReason::OutOfResources, Wire::Reset, tools);
@@ -107,7 +101,7 @@ impl Connection {
     }
 
     /// The poll reported something of the socket with this role.
-    pub fn event(&mut self, role: usize, event: &mio::event::Event, tools: &mut Tools<'_>) -> Fate {
+    pub fn event(&mut self, role: usize, event: &mio::event::Event, tools: &mut Tools<'_, M>) -> Fate {
         let ready = Ready::from(event);
         if role == 0 {
             self.client.ready.merge(ready);
@@ -125,15 +119,12 @@ impl Connection {
         }
         // None: late news of a socket that is closed.
         let Some(attempt) = self.race.attempt(role) else { return Fate::Stays };
-        if let Stage::Dialling(_, dialling) = &mut self.stage {
-            let failed = event.is_error() || event.is_write_closed();
-            if let Some((stream, trace)) = dialling.reported(attempt, event.is_writable(), failed, tools.now)
-            {
-                self.server = Some(Server::new(stream, trace, ready));
-                return match self.stage.take_session() {
-                    Some(session) => self.connected(session, tools),
-                    None => Fate::Stays,
-                };
+        if let Stage::Dialling(session, dialling) = &mut self.stage {
+            let (writable, failed) = (event.is_writable(), event.is_error() || event.is_write_closed());
+            let won = dialling.reported(attempt, writable, failed, &mut **session, tools.now);
+            if let Some((addr, (stream, trace))) = won {
+                self.server = Some(Server::new(addr, stream, trace, ready));
+                return self.connected(tools);
             }
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
@@ -145,26 +136,26 @@ impl Connection {
     }
 
     /// Does what can be done now.
-    pub fn go_on(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub fn go_on(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
             Stage::Verifying(..) | Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
-            Stage::Exchanging(..) => self.exchange(tools),
+            Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::Over => Fate::Over,
+            Stage::Exchanging(..) | Stage::Over => Fate::Over,
         }
     }
 
     /// The deadline has passed.
-    pub fn expired(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub fn expired(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
             Stage::Talking(session) => {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
-            Stage::Verifying(_) => self.verifying_expired(tools),
+            Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
@@ -177,8 +168,10 @@ impl Connection {
                 self.set_deadline(due, tools);
                 Fate::Stays
             }
-            Stage::Exchanging(_) => self.fail_exchange(CloseReason::Idle, tools),
-            Stage::Lingering(_) | Stage::Over => self.over(tools),
+            Stage::Exchanging(_) if M::EXCHANGES => self.fail_exchange(CloseReason::Idle, tools),
+            Stage::Verifying(_) | Stage::Exchanging(_) | Stage::Lingering(_) | Stage::Over => {
+                self.over(tools)
+            }
         }
     }
 
@@ -188,7 +181,7 @@ impl Connection {
         &mut self,
         name: &str,
         result: Result<Vec<IpAddr>, ResolveError>,
-        tools: &mut Tools<'_>,
+        tools: &mut Tools<'_, M>,
     ) -> Fate {
         match &self.stage {
             Stage::Resolving(resolving) if &*resolving.name == name => self.take_answer(result, tools),
@@ -197,7 +190,7 @@ impl Connection {
     }
 
     /// The daemon stops: what is between two requests ends now, the rest may finish.
-    pub fn wind_up(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub fn wind_up(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &self.stage {
             Stage::Talking(session) if session.is_idle() => {
                 self.finish(CloseReason::Shutdown, Wire::Quiet, tools)
@@ -207,7 +200,7 @@ impl Connection {
     }
 
     /// The daemon stops and has waited long enough.
-    pub fn shut_down(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub fn shut_down(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         if matches!(self.stage, Stage::Lingering(_)) {
             // It has ended already, and was counted.
             return self.over(tools);
@@ -216,7 +209,7 @@ impl Connection {
     }
 
     /// Carries out a step of the session that waits.
-    fn go_to(&mut self, step: Step, tools: &mut Tools<'_>) -> Fate {
+    fn go_to(&mut self, step: Step, tools: &mut Tools<'_, M>) -> Fate {
         match self.stage.take_session() {
             Some(session) => self.carry_out(session, step, tools),
             None => Fate::Stays,
@@ -224,7 +217,7 @@ impl Connection {
     }
 
     /// Carries out steps until one has to wait.
-    fn carry_out(&mut self, mut session: Box<Session>, step: Step, tools: &mut Tools<'_>) -> Fate {
+    fn carry_out(&mut self, mut session: Box<M>, step: Step, tools: &mut Tools<'_, M>) -> Fate {
         if !self.admit_source(&session, tools) {
             return self.finish(CloseReason::Limit, Wire::Reset, tools);
         }
@@ -249,17 +242,18 @@ impl Connection {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
-            Step::Verify(credentials) => self.verify(session, credentials, tools),
+            Step::Verify(credentials) if M::VERIFIES => self.verify(session, credentials, tools),
             Step::Resolve(name) => self.resolve(session, name, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
-            Step::Exchange(wanted) => self.ask_server(session, wanted, tools),
+            Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
+            Step::Verify(_) | Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
-            Step::Tunnel { to_server } => self.open_tunnel(&session, to_server, tools),
+            Step::Tunnel { to_server } => self.open_tunnel(session, to_server, tools),
         }
     }
 
     /// Behind a PROXY header the source is known late.
-    fn admit_source(&mut self, session: &Session, tools: &mut Tools<'_>) -> bool {
+    fn admit_source(&mut self, session: &M, tools: &mut Tools<'_, M>) -> bool {
         if self.source.is_some() || !session.is_source_known() {
             return true;
         }
@@ -273,13 +267,15 @@ impl Connection {
     }
 
     /// Reads what the client has to say for itself.
-    fn listen(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn listen(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         for _ in 0..READS_PER_TURN {
             if !self.client.ready.readable {
                 return Fate::Stays;
             }
             let Stage::Talking(session) = &mut self.stage else { return Fate::Stays };
-            let Some(step) = talking::read(session, &mut self.client, tools) else { return Fate::Stays };
+            let Some(step) = talking::read(&mut **session, &mut self.client, tools) else {
+                return Fate::Stays;
+            };
             let fate = self.go_to(step, tools);
             if !matches!(self.stage, Stage::Talking(_)) {
                 return fate;
@@ -288,8 +284,8 @@ impl Connection {
         Fate::Yields
     }
 
-    fn resolve(&mut self, session: Box<Session>, name: Box<str>, tools: &mut Tools<'_>) -> Fate {
-        let begun = resolving::begin(&name, &session, tools);
+    fn resolve(&mut self, session: Box<M>, name: Box<str>, tools: &mut Tools<'_, M>) -> Fate {
+        let begun = resolving::begin(&name, &*session, tools);
         self.stage = Stage::Resolving(Resolving { session, name });
         match begun {
             Begun::Answered(result) => self.take_answer(result, tools),
@@ -300,39 +296,35 @@ impl Connection {
         }
     }
 
-    fn take_answer(&mut self, result: Result<Vec<IpAddr>, ResolveError>, tools: &mut Tools<'_>) -> Fate {
+    fn take_answer(&mut self, result: Result<Vec<IpAddr>, ResolveError>, tools: &mut Tools<'_, M>) -> Fate {
         let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
         tools.shared.metrics.dns_answered(!matches!(result, Err(ResolveError::Failed)));
         let step = tools.ask(|env| session.resolved(result, env));
         self.carry_out(session, step, tools)
     }
 
-    fn start_dialling(
-        &mut self,
-        session: Box<Session>,
-        addrs: Vec<SocketAddr>,
-        tools: &mut Tools<'_>,
-    ) -> Fate {
+    fn start_dialling(&mut self, session: Box<M>, addrs: Vec<SocketAddr>, tools: &mut Tools<'_, M>) -> Fate {
         self.life.open(&session);
         if let Some(server) = self.server.as_mut().filter(|server| server.leads_to(&addrs)) {
             server.reused = true;
-            return self.connected(session, tools);
+            self.stage = Stage::Talking(session);
+            return self.connected(tools);
         }
         self.server = None;
         self.race = self.race.next();
-        let plan = session.plan();
-        let rounds = plan.output.retries.saturating_add(1);
-        let dialling = Dialling::new(addrs, rounds, plan.timeouts.connect, session.has_prelude());
+        let service = session.service();
+        let rounds = service.output.retries.saturating_add(1);
+        let dialling = Dialling::new(addrs, rounds, service.timeouts.connect, session.has_greeting());
         self.stage = Stage::Dialling(session, Box::new(dialling));
         self.dial(tools)
     }
 
-    fn dial(&mut self, tools: &mut Tools<'_>) -> Fate {
-        let Stage::Dialling(_, dialling) = &mut self.stage else { return Fate::Stays };
+    fn dial(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let Stage::Dialling(session, dialling) = &mut self.stage else { return Fate::Stays };
         let key = tools.key;
         let race = self.race;
         let token = |attempt: u8| Token(key * ROLES + race.role(attempt));
-        match dialling.go_on(tools, token) {
+        match dialling.go_on(&mut **session, tools, token) {
             Standing::Until(until) => {
                 self.set_deadline(Some(until), tools);
                 Fate::Stays
@@ -340,7 +332,7 @@ impl Connection {
             Standing::Failed(error) => {
                 let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
                 tools.shared.metrics.dial_error(error);
-                let step = session.dial_failed(error);
+                let step = tools.ask(|env| session.dial_failed(error, env));
                 self.carry_out(session, step, tools)
             }
             Standing::Own => {
@@ -351,19 +343,28 @@ impl Connection {
         }
     }
 
-    fn connected(&mut self, mut session: Box<Session>, tools: &mut Tools<'_>) -> Fate {
-        let step = session.connected();
+    fn connected(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let (Some(server), Some(mut session)) = (&self.server, self.stage.take_session()) else {
+            return Fate::Stays;
+        };
+        let step = tools.ask(|env| session.connected(server.addr, env));
         self.carry_out(session, step, tools)
     }
 
-    fn open_tunnel(&mut self, session: &Session, to_server: Vec<u8>, tools: &mut Tools<'_>) -> Fate {
-        self.life.open(session);
-        let tunnelling = Tunnelling::new(session, to_server, &mut self.life, tools);
+    fn open_tunnel(&mut self, mut session: Box<M>, to_server: Vec<u8>, tools: &mut Tools<'_, M>) -> Fate {
+        self.life.open(&session);
+        let greeting = session.take_greeting();
+        if let Some(server) = &mut self.server
+            && !server.greet(&greeting)
+        {
+            return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
+        }
+        let tunnelling = Tunnelling::new(&*session, to_server, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
 
-    fn tunnel(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn tunnel(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let (Stage::Tunnelling(tunnelling), Some(server)) = (&mut self.stage, &mut self.server) else {
             return Fate::Stays;
         };
@@ -381,12 +382,7 @@ impl Connection {
         }
     }
 
-    fn ask_server(
-        &mut self,
-        session: Box<Session>,
-        wanted: session::Exchange,
-        tools: &mut Tools<'_>,
-    ) -> Fate {
+    fn ask_server(&mut self, session: Box<M>, wanted: session::Exchange, tools: &mut Tools<'_, M>) -> Fate {
         // With more in hand it waits for its turn: a pipeline that is answered at once would nest as deep as it is long.
         let pipelined = !wanted.after_head.is_empty();
         self.life.open(&session);
@@ -403,7 +399,7 @@ impl Connection {
         }
     }
 
-    fn exchange(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn exchange(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let (Stage::Exchanging(exchanging), Some(server)) = (&mut self.stage, &mut self.server) else {
             return Fate::Stays;
         };
@@ -430,13 +426,13 @@ impl Connection {
         }
     }
 
-    fn next_request(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
         let (session, step) = exchanging.next_request(tools);
         self.carry_out(session, step, tools)
     }
 
-    fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_>) -> Fate {
+    fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
         let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
         let reused = self.server.take().is_some_and(|server| server.reused);
         let (session, step) = exchanging.fail(reason, reused, tools.loan);
@@ -444,7 +440,7 @@ impl Connection {
     }
 
     /// Ends the session; the client may still have to hear its last words.
-    fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_>) -> Fate {
+    fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_, M>) -> Fate {
         self.stage.close(tools.loan);
         self.server = None;
         self.life.close(reason, tools.now);
@@ -463,7 +459,7 @@ impl Connection {
         }
     }
 
-    fn linger(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn linger(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let Stage::Lingering(lingering) = &mut self.stage else { return Fate::Stays };
         if lingering.turn(&mut self.client, &mut tools.loan.scratch) {
             return self.over(tools);
@@ -471,13 +467,13 @@ impl Connection {
         Fate::Stays
     }
 
-    fn over(&mut self, tools: &mut Tools<'_>) -> Fate {
+    fn over(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         self.set_deadline(None, tools);
         self.stage = Stage::Over;
         Fate::Over
     }
 
-    fn set_deadline(&self, at: Option<Instant>, tools: &mut Tools<'_>) {
+    fn set_deadline(&self, at: Option<Instant>, tools: &mut Tools<'_, M>) {
         tools.timers.set(tools.key, at);
     }
 }

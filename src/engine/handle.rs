@@ -12,7 +12,7 @@ use super::admission::Admission;
 use super::dialled::Dialled;
 use super::resolver::ResolverHandle;
 use super::verifier::{Verified, Verifier};
-use crate::config::{Listener, Plan};
+use crate::config::Listener;
 use crate::connect::resolve::Answer;
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
@@ -36,9 +36,9 @@ pub struct Shared {
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum Command {
+pub enum Command<P> {
     /// A new plan, with all of its listeners: those without a socket run already.
-    Plan(Arc<Plan>, Vec<(Listener, Option<std::net::TcpListener>)>),
+    Plan(Arc<P>, Vec<(Listener, Option<std::net::TcpListener>)>),
     /// What the rules must know of this machine has changed.
     Locals(Arc<Locals>),
     /// The resolver's answer to this worker.
@@ -53,15 +53,15 @@ pub enum Command {
 
 /// A running worker.
 #[derive(Debug)]
-pub struct Handle {
-    commands: Sender<Command>,
+pub struct Handle<P> {
+    commands: Sender<Command<P>>,
     waker: Arc<Waker>,
     pub(super) thread: Option<JoinHandle<()>>,
 }
 
-impl Handle {
+impl<P> Handle<P> {
     /// Tells the worker; one that has ended hears nothing.
-    pub fn tell(&self, command: Command) {
+    pub fn tell(&self, command: Command<P>) {
         if self.commands.send(command).is_ok() {
             // A worker that cannot be woken reads its commands at its next event.
             let _ = self.waker.wake();
@@ -69,7 +69,7 @@ impl Handle {
     }
 
     /// A second way to tell it.
-    pub fn another(&self) -> Handle {
+    pub fn another(&self) -> Handle<P> {
         Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
     }
 
@@ -83,16 +83,16 @@ impl Handle {
 
 /// A worker that is not running yet: its handle can be given to others first.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Prepared<P> {
     pub(super) poll: Poll,
-    pub(super) inbox: Receiver<Command>,
+    pub(super) inbox: Receiver<Command<P>>,
 }
 
 /// Makes the channel of a worker.
 ///
 /// # Errors
 /// No poll or waker is to be had.
-pub fn prepare() -> io::Result<(Handle, Prepared)> {
+pub fn prepare<P>() -> io::Result<(Handle<P>, Prepared<P>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let (commands, inbox) = channel();

@@ -6,113 +6,53 @@ use std::time::Instant;
 use log::Level;
 
 use crate::config::Mode;
-use crate::decide::{Action, Known, L5, RuleId, Verdict};
-use crate::identify::Identity;
-use crate::logging::{self, Dest, Field, Value};
+use crate::logging::{self, Dest, Field};
 use crate::metrics::Metrics;
-use crate::session::{CloseReason, Report, Session};
+use crate::session::{CloseReason, Machine, Record, Report};
 
 /// Logs and counts verdicts.
 pub(super) struct Reporter<'a> {
     pub metrics: &'a Metrics,
 }
 
-impl Reporter<'_> {
-    /// Counts what the first bytes are.
-    pub fn identified(&self, identity: &Identity) {
-        let (l5, version) = match identity {
-            Identity::Tls(hello) => (L5::Tls, Some(hello.version)),
-            Identity::Http { .. } => (L5::Http, None),
-            Identity::Dns { .. } => (L5::Dns, None),
-            Identity::None => (L5::None, None),
-        };
-        self.metrics.identified(l5, version);
-    }
-}
-
-impl Report for Reporter<'_> {
-    fn verdict(&mut self, session: &Session, verdict: Verdict) {
-        self.metrics.verdict(verdict, session.facts().dest.is().copied());
-        match (session.identity(), session.facts().l5) {
-            (Some(identity), _) => self.identified(identity),
-            (None, Known::Is(l5)) => self.metrics.identified(l5, None),
-            (None, Known::Unknown | Known::Absent) => {}
-        }
+impl<M: Machine> Report<M> for Reporter<'_> {
+    fn verdict(&mut self, session: &M, verdict: M::Verdict) {
+        M::Record::count(session, verdict, self.metrics);
         if !logging::enabled(Level::Info) {
             return;
         }
-        let word = match verdict.action {
-            Action::Accept => "Accept",
-            Action::Deny => "Denied",
-            Action::Redirect => "Redirect",
-        };
         logging::flow(
             Level::Info,
             "session",
             Some(session.client().ip()),
-            session.shown_destination(),
-            word,
-            &session.fields(verdict),
+            shown(session.destination()),
+            M::Record::word(verdict),
+            &M::Record::fields(session, verdict),
         );
     }
 }
 
 /// What is kept of a session for the live table and its closing line.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct Life<M: Machine> {
     pub client: SocketAddr,
     pub mode: Mode,
+    pub record: M::Record,
     started: Instant,
-    dest: Option<SocketAddr>,
-    name: Option<Box<[u8]>>,
-    rule: Option<RuleId>,
-    protocol: Option<&'static str>,
     sent: u64,
     received: u64,
 }
 
-impl Life {
+impl<M: Machine> Life<M> {
     /// A connection that was just accepted.
     pub fn new(client: SocketAddr, mode: Mode, started: Instant) -> Self {
-        Life {
-            client,
-            mode,
-            started,
-            dest: None,
-            name: None,
-            rule: None,
-            protocol: None,
-            sent: 0,
-            received: 0,
-        }
+        Life { client, mode, record: M::Record::default(), started, sent: 0, received: 0 }
     }
 
     /// The session has come to a verdict, or to an end without one.
-    pub fn open(&mut self, session: &Session) {
-        if self.rule.is_some() && session.facts().port.is_unknown() {
-            // Between two requests: the last one says more.
-            return;
-        }
+    pub fn open(&mut self, session: &M) {
         self.client = session.client();
-        self.dest = session.destination();
-        self.name = session.name_as_sent().map(|name| name.into());
-        self.rule = session.verdict().map(|verdict| verdict.rule);
-        self.protocol = session.protocol();
-    }
-
-    /// The first bytes were seen in passing.
-    pub fn identified(&mut self, identity: &Identity) {
-        self.protocol = Some(identity.as_str());
-        if let Identity::Tls(hello) = identity
-            && hello.sni.is_some()
-        {
-            self.name = hello.sni.clone();
-        }
-    }
-
-    /// Nobody has seen the first bytes.
-    pub fn is_unidentified(&self) -> bool {
-        self.protocol.is_none()
+        self.record.take_in(session);
     }
 
     /// Bytes went towards the server and the client.
@@ -125,9 +65,7 @@ impl Life {
     pub fn close(&self, reason: CloseReason, now: Instant) {
         if reason.is_unconnected() && logging::enabled(Level::Info) {
             let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
-            if let Some(name) = &self.name {
-                fields.push(("name", Value::Bytes(name)));
-            }
+            fields.extend(self.record.name());
             self.log(Level::Info, "Failed", &fields);
         }
         if logging::enabled(Level::Debug) {
@@ -140,21 +78,15 @@ impl Life {
     /// A line of the live table.
     pub fn log_live(&self, now: Instant) {
         let mut fields = vec![("mode", self.mode.as_str().into())];
-        if let Some(rule) = self.rule {
-            fields.push(("rule", rule.into()));
-        }
+        fields.extend(self.record.decision());
         self.describe(&mut fields, now);
         self.log(Level::Info, "Live", &fields);
     }
 
     fn describe<'a>(&'a self, fields: &mut Vec<Field<'a>>, now: Instant) {
         fields.push(("sport", self.client.port().into()));
-        if let Some(protocol) = self.protocol {
-            fields.push(("proto", protocol.into()));
-        }
-        if let Some(name) = &self.name {
-            fields.push(("name", Value::Bytes(name)));
-        }
+        fields.extend(self.record.protocol());
+        fields.extend(self.record.name());
         fields.push(("sent", self.sent.into()));
         fields.push(("received", self.received.into()));
         let lived = now.saturating_duration_since(self.started).as_millis();
@@ -162,7 +94,17 @@ impl Life {
     }
 
     fn log(&self, level: Level, event: &str, fields: &[Field<'_>]) {
-        let dest = self.dest.map_or(Dest::Unknown, Dest::Addr);
-        logging::flow(level, "session", Some(self.client.ip()), dest, event, fields);
+        logging::flow(
+            level,
+            "session",
+            Some(self.client.ip()),
+            shown(self.record.destination()),
+            event,
+            fields,
+        );
     }
+}
+
+fn shown(dest: Option<SocketAddr>) -> Dest<'static> {
+    dest.map_or(Dest::Unknown, Dest::Addr)
 }

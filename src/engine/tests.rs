@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{self, LoadOptions};
+use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
+use crate::session::Session;
 use crate::sys::socket::{Outgoing, reset_on_close};
 
 /// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
@@ -17,7 +18,7 @@ const NEVER: Duration = Duration::from_secs(5);
 
 /// A worker with one listener.
 struct Running {
-    worker: Handle,
+    worker: Handle<Plan>,
     addr: SocketAddr,
     metrics: Arc<Metrics>,
 }
@@ -28,7 +29,7 @@ fn start(listener: &str, settings: &str) -> Running {
         format!("listen: [{{ {listener}, ip6: [], port: 0 }}]\noutput: {{ allowLocal: true }}\n{settings}\n");
     let loaded = config::load(&text, Path::new("test.yml"), LoadOptions::default());
     let plan = Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan);
-    let bindings = vec![bind(&plan.listeners[0], 1).unwrap()];
+    let bindings = vec![bind(&plan.service.listeners[0], 1).unwrap()];
     let addr = bindings[0].sockets[0].local_addr().unwrap();
     let (mut worker, prepared) = prepare().unwrap();
     let answers = worker.another();
@@ -36,14 +37,14 @@ fn start(listener: &str, settings: &str) -> Running {
     let resolver = resolver::start(
         resolver::ResolverConfig {
             nameservers: Vec::new(),
-            timeout: plan.timeouts.dns_lookup,
+            timeout: plan.service.timeouts.dns_lookup,
             outgoing: Outgoing::default(),
         },
         Box::new(move |answer| answers.tell(Command::Answer(answer))),
     )
     .unwrap();
     let metrics = Arc::new(Metrics::new());
-    let limits = Effective::of(plan.limits, 1024);
+    let limits = Effective::of(plan.service.limits, 1024);
     let shared = Arc::new(Shared {
         metrics: Arc::clone(&metrics),
         admission: Admission::new(limits),
@@ -52,7 +53,7 @@ fn start(listener: &str, settings: &str) -> Running {
         dialled: Dialled::new(1),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
-    spawn(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
+    spawn::<Session>(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
     let listeners = share_out(bindings, 1).remove(0);
     worker.tell(Command::Plan(plan, listeners));
     Running { worker, addr, metrics }

@@ -9,16 +9,15 @@ use mio::Registry;
 use super::handle::Shared;
 use super::reporter::Reporter;
 use super::timers::Timers;
-use crate::config::Plan;
 use crate::connect::resolve::cache::AnswerCache;
 use crate::decide::rules::Locals;
 use crate::metrics::Limit;
 use crate::relay::Loan;
-use crate::session::{Budget, Env, Step};
+use crate::session::{Budget, Env, Machine, Step};
 use crate::sys::socket::Outgoing;
 
 /// A worker's own things, for one turn of one connection.
-pub(super) struct Tools<'a> {
+pub(super) struct Tools<'a, M: Machine> {
     pub now: Instant,
     pub worker: usize,
     /// The connection, for the poll, the timers and the resolver.
@@ -26,7 +25,7 @@ pub(super) struct Tools<'a> {
     pub registry: &'a Registry,
     pub timers: &'a mut Timers,
     pub loan: &'a mut Loan,
-    pub plan: &'a Arc<Plan>,
+    pub plan: &'a Arc<M::Plan>,
     pub outgoing: &'a Outgoing,
     pub locals: &'a Locals,
     pub preludes: &'a Arc<Budget>,
@@ -36,9 +35,9 @@ pub(super) struct Tools<'a> {
     pub draining: bool,
 }
 
-impl Tools<'_> {
+impl<M: Machine> Tools<'_, M> {
     /// Asks a session what to do, with what it must know for that.
-    pub fn ask(&self, f: impl FnOnce(&mut Env<'_>) -> Step) -> Step {
+    pub fn ask(&self, f: impl FnOnce(&mut Env<'_, M>) -> Step) -> Step {
         let mut report = Reporter { metrics: &self.shared.metrics };
         let Tools { now, plan, locals, preludes, .. } = *self;
         f(&mut Env { now, plan, locals, preludes, report: &mut report })

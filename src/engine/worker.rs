@@ -17,7 +17,7 @@ use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
 use crate::accept::{self, Wish};
-use crate::config::{Listener, Mode, Plan};
+use crate::config::{Listener, Mode, Service};
 use crate::connect::resolve::Answer;
 use crate::connect::resolve::cache::{AnswerCache, Entry};
 use crate::decide::L4;
@@ -25,7 +25,7 @@ use crate::decide::rules::Locals;
 use crate::logging;
 use crate::metrics::Limit;
 use crate::relay::Loan;
-use crate::session::{Budget, Session};
+use crate::session::{Budget, Machine};
 use crate::sys::socket::{self, Outgoing};
 
 /// Events that one call of the poll returns at most.
@@ -54,19 +54,19 @@ const MAX_LISTENERS: usize = 4096;
 ///
 /// # Errors
 /// No thread is to be had.
-pub fn spawn(
+pub fn spawn<M: Machine>(
     index: usize,
-    handle: &mut Handle,
-    prepared: Prepared,
+    handle: &mut Handle<M::Plan>,
+    prepared: Prepared<M::Plan>,
     shared: Arc<Shared>,
-    plan: Arc<Plan>,
+    plan: Arc<M::Plan>,
     locals: Arc<Locals>,
 ) -> io::Result<()> {
-    let worker = Worker {
+    let worker = Worker::<M> {
         index,
         poll: prepared.poll,
         inbox: prepared.inbox,
-        outgoing: outgoing(&plan),
+        outgoing: outgoing((*plan).as_ref()),
         plan,
         locals,
         listeners: Vec::new(),
@@ -93,17 +93,17 @@ struct Bound {
     paused: bool,
 }
 
-struct Worker {
+struct Worker<M: Machine> {
     index: usize,
     poll: Poll,
-    inbox: Receiver<Command>,
-    plan: Arc<Plan>,
+    inbox: Receiver<Command<M::Plan>>,
+    plan: Arc<M::Plan>,
     outgoing: Outgoing,
     locals: Arc<Locals>,
     shared: Arc<Shared>,
     /// By place; a place is not used again for another socket while its events may be under way.
     listeners: Vec<Option<Bound>>,
-    connections: Slab<Connection>,
+    connections: Slab<Connection<M>>,
     timers: Timers,
     /// When listeners that rest go on, by place.
     pauses: Timers,
@@ -117,7 +117,7 @@ struct Worker {
     log_due: Option<Instant>,
 }
 
-impl Worker {
+impl<M: Machine> Worker<M> {
     fn run(mut self) {
         logging::keep_until_flush();
         let mut events = Events::with_capacity(EVENTS);
@@ -212,7 +212,12 @@ impl Worker {
     }
 
     /// Lets a connection do something, and puts it where its fate belongs.
-    fn with(&mut self, key: usize, now: Instant, f: impl FnOnce(&mut Connection, &mut Tools<'_>) -> Fate) {
+    fn with(
+        &mut self,
+        key: usize,
+        now: Instant,
+        f: impl FnOnce(&mut Connection<M>, &mut Tools<'_, M>) -> Fate,
+    ) {
         let Some(mut connection) = self.connections.take(key) else { return };
         let mut tools = Tools {
             now,
@@ -306,7 +311,7 @@ impl Worker {
             Mode::Http | Mode::ProxyProtocol => Wish::Lost,
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
-        let session = Box::new(Session::new(Arc::clone(&self.plan), listener, client, now));
+        let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));
         let connection = Connection::new(stream, client, source, listener.mode, now);
         let key = self.connections.insert(Box::new(connection));
         self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
@@ -353,8 +358,9 @@ impl Worker {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Plan(plan, listeners) => {
-                    self.outgoing = outgoing(&plan);
-                    if plan.nameservers != self.plan.nameservers {
+                    let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
+                    self.outgoing = outgoing(new);
+                    if new.nameservers != old.nameservers {
                         self.answers = AnswerCache::new(REMEMBERED_NAMES);
                     }
                     self.plan = plan;
@@ -362,10 +368,12 @@ impl Worker {
                 }
                 Command::Locals(locals) => self.locals = locals,
                 Command::Answer(answer) => self.answered(answer, now),
-                Command::Verified(verified) => {
+                Command::Verified(verified) if M::VERIFIES => {
                     let token = verified.asker.token;
                     self.with(token, now, |connection, tools| connection.verified(verified, tools));
                 }
+                // Nobody has asked.
+                Command::Verified(_) => {}
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }
@@ -470,6 +478,6 @@ pub fn share_out(
         .collect()
 }
 
-fn outgoing(plan: &Plan) -> Outgoing {
-    Outgoing { fwmark: plan.output.fwmark, interface: plan.output.interface.clone() }
+fn outgoing(service: &Service) -> Outgoing {
+    Outgoing { fwmark: service.output.fwmark, interface: service.output.interface.clone() }
 }

@@ -1,6 +1,6 @@
 //! Who the client is: asked before what it wants is looked at, so that nobody learns of the rules who may not come in.
 //!
-//! The session says what is to be checked, [`Step::Verify`], and is told what became of it, [`Session::verified`]. How a
+//! The session says what is to be checked, [`Step::Verify`], and is told what became of it, [`Machine::verified`]. How a
 //! client states its name and what it is told is its mode's business.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::machine::Session;
 use super::request::status_of;
 use super::state::State;
-use super::{CloseReason, Env, Step};
+use super::{CloseReason, Env, Machine, Step};
 use crate::auth::{Credentials, Users, Verification};
 use crate::config::{Listener, Mode, Plan};
 use crate::decide::facts::Known;
@@ -47,16 +47,16 @@ impl Login {
             challenged: false,
         }
     }
+
+    /// Who may come in.
+    pub(super) fn users(&self) -> Option<&Arc<Users>> {
+        self.users.as_ref()
+    }
 }
 
 impl Session {
-    /// Who may come in here; nothing where nobody is asked who it is.
-    pub fn users(&self) -> Option<&Arc<Users>> {
-        self.login.users.as_ref()
-    }
-
     /// The last [`Step::Verify`] was carried out.
-    pub fn verified(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
+    pub(super) fn authenticated(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
         debug_assert_eq!(self.state, State::Verifying);
         if let (Some(name), Verification::Right) = (self.login.claimed.take(), verification) {
             self.facts.user = Known::Is(name);
@@ -82,7 +82,9 @@ impl Session {
         }
         self.plan = Arc::clone(plan);
         // A listener that is gone keeps those it had.
-        if let Some(listener) = plan.listeners.iter().find(|listener| listener.addr == self.login.listener) {
+        if let Some(listener) =
+            plan.service.listeners.iter().find(|listener| listener.addr == self.login.listener)
+        {
             self.login.users = listener.users.clone();
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::{CloseReason, Env, Step};
+use super::{CloseReason, Env, Machine, Step};
 use crate::accept::Wish;
 use crate::config::{Mode, Target};
 use crate::decide::facts::{Ech, Known, L5};

@@ -6,23 +6,21 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
-use super::request::DENIED;
+use super::record::Kept;
 use super::state::State;
-use super::{CloseReason, Closing, Env, Exchange, Step, Wire};
+use super::{CloseReason, Closing, Env, Machine, Step, Wire};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
+use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
-use crate::identify::{Identity, Outcome};
+use crate::identify::{Identity, Outcome, Parsers};
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::{Parse, proxy_protocol};
-
-/// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
-const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 // Why first bytes are incomplete, for those who sent HTTP.
 const TOO_LATE: &str = "the request was not complete in time";
@@ -74,9 +72,15 @@ pub struct Session {
     pub(super) verdict: Option<Verdict>,
 }
 
-impl Session {
-    /// A connection that `listener` accepted from `client`.
-    pub fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+impl Machine for Session {
+    type Plan = Plan;
+    type Verdict = Verdict;
+    type Record = Kept;
+
+    const EXCHANGES: bool = true;
+    const VERIFIES: bool = true;
+
+    fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         Session {
             mode: listener.mode,
@@ -103,11 +107,197 @@ impl Session {
         }
     }
 
-    /// The client: as accepted, or as a PROXY header says.
-    pub fn client(&self) -> SocketAddr {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    fn client(&self) -> SocketAddr {
         self.client
     }
 
+    fn is_source_known(&self) -> bool {
+        self.mode != Mode::ProxyProtocol || !matches!(self.state, State::New | State::ProxyHeader)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state == State::RequestHead && self.prelude.is_empty()
+    }
+
+    fn destination(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(*self.facts.dest.is()?, *self.facts.port.is()?))
+    }
+
+    fn has_greeting(&self) -> bool {
+        !self.prelude.is_empty()
+    }
+
+    fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.reply)
+    }
+
+    fn unseen(&self) -> Option<Parsers> {
+        self.identity.is_none().then_some(self.plan.parsers)
+    }
+
+    fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        match self.mode {
+            Mode::Transparent => self.wants(wish, env),
+            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
+            Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
+            Mode::Http => self.read(State::RequestHead, env.now),
+        }
+    }
+
+    fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
+        if let Wish::Address(addr) = wish {
+            self.facts.port = Known::Is(addr.port());
+            self.facts.dest = Known::Is(addr.ip().to_canonical());
+        }
+        self.wish = wish;
+        self.deny_always(env)
+    }
+
+    fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
+        self.deny_always(env)
+    }
+
+    fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
+        debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
+        if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
+            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
+            // rules of that moment.
+            self.waiting_since = env.now;
+            self.adopt(env.plan);
+        }
+        self.prelude.extend_from_slice(bytes);
+        match self.look(env) {
+            step @ Step::Read { .. } if self.afford_prelude(env) => step,
+            Step::Read { .. } if self.state == State::FirstBytes => self.incomplete(NO_MEMORY, env),
+            Step::Read { .. } => self.close(CloseReason::OutOfResources),
+            step => step,
+        }
+    }
+
+    fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
+        self.client_done = true;
+        // From one who has said nothing the end says as much as silence: a server may be the one to speak.
+        if self.prelude.is_empty() && self.state != State::FirstBytes {
+            let served = self.state == State::RequestHead && self.was_answered();
+            return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
+        }
+        match self.state {
+            State::FirstBytes => self.out_of_bytes(env),
+            State::ProxyHeader => self.close(CloseReason::BadProxyHeader),
+            _ => self.close(CloseReason::ClientGone),
+        }
+    }
+
+    fn deadline(&mut self, env: &mut Env<'_>) -> Step {
+        match self.state {
+            State::FirstBytes => self.out_of_bytes(env),
+            State::RequestHead if self.prelude.is_empty() && self.was_answered() => {
+                self.close(CloseReason::Idle)
+            }
+            _ => self.close(CloseReason::ProcessTimeout),
+        }
+    }
+
+    fn users(&self) -> Option<&Arc<Users>> {
+        self.login.users()
+    }
+
+    fn verified(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
+        self.authenticated(verification, env)
+    }
+
+    fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
+        debug_assert_eq!(self.state, State::Resolving);
+        match (result, self.dial_name()) {
+            (Ok(addrs), Some(name)) if !addrs.is_empty() => {
+                self.resolved = Some((name, addrs));
+                self.advance(env)
+            }
+            (Ok(_) | Err(ResolveError::NotFound), _) => self.close(CloseReason::NameNotFound),
+            (Err(ResolveError::Failed), _) => self.close(CloseReason::ResolveFailed),
+        }
+    }
+
+    fn connected(&mut self, _server: SocketAddr, _env: &mut Env<'_>) -> Step {
+        self.go(State::Open);
+        match std::mem::replace(&mut self.owed, Owed::Nothing) {
+            Owed::Response(request) => {
+                let step = self.exchange(&request);
+                // Until it is answered: a refusal still depends on what was asked.
+                self.owed = Owed::Response(request);
+                step
+            }
+            Owed::Established => {
+                self.reply.extend_from_slice(http1::ESTABLISHED);
+                Step::Tunnel { to_server: self.take_prelude() }
+            }
+            Owed::Nothing => Step::Tunnel { to_server: self.take_prelude() },
+        }
+    }
+
+    fn dial_failed(&mut self, error: DialError, _env: &mut Env<'_>) -> Step {
+        self.close(match error {
+            DialError::Refused => CloseReason::ConnectRefused,
+            DialError::Unreachable => CloseReason::ConnectUnreachable,
+            DialError::TimedOut => CloseReason::ConnectTimeout,
+            DialError::Other => CloseReason::ConnectFailed,
+        })
+    }
+
+    fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+        self.adopt(env.plan);
+        self.facts = facts_of(self.client);
+        self.identity = None;
+        self.resolved = None;
+        self.wish = Wish::Lost;
+        self.owed = Owed::Nothing;
+        self.head_end = HeadEnd::new();
+        self.charge = None;
+        self.prelude = leftover;
+        self.waiting_since = env.now;
+        if !self.prelude.is_empty() {
+            self.go(State::RequestHead);
+            return self.look(env);
+        }
+        self.prelude = Vec::new();
+        self.go(State::RequestHead);
+        Step::Read { until: env.now + self.timeouts().idle }
+    }
+
+    fn close(&mut self, reason: CloseReason) -> Step {
+        let wire = self.last_words(reason);
+        if self.state != State::Closed {
+            self.go(State::Closed);
+        }
+        Step::Close(Closing { reason, wire })
+    }
+
+    fn exchange_failed(&mut self, reason: CloseReason, answered: bool) -> Step {
+        match super::request::status_of(reason) {
+            Some((status, text)) if !answered => {
+                let reply = self.http_reply(status, text, true);
+                self.say(reply, reason)
+            }
+            _ => {
+                self.go(State::Closed);
+                Step::Close(Closing { reason, wire: Wire::Reset })
+            }
+        }
+    }
+
+    fn kept_server_left(&mut self) -> Step {
+        // It may never have seen the request, so the client, which knows whether that may be sent twice, is told nothing
+        // and repeats it (RFC 9112 §9.3.1).
+        self.go(State::Closed);
+        Step::Close(Closing { reason: CloseReason::ServerReset, wire: Wire::Quiet })
+    }
+}
+
+impl Session {
     /// How the client came in.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -133,175 +323,15 @@ impl Session {
         self.verdict
     }
 
-    /// The plan that this session was begun under.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-
-    /// What the client is to be sent before the step just returned is taken.
-    pub fn take_reply(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.reply)
-    }
-
     /// Whether the session reads the client's bytes now.
     pub fn is_reading(&self) -> bool {
         matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
-    }
-
-    /// Whether the client is known: behind a PROXY header not before that is read.
-    pub fn is_source_known(&self) -> bool {
-        self.mode != Mode::ProxyProtocol || !matches!(self.state, State::New | State::ProxyHeader)
-    }
-
-    /// Whether nothing is under way: the client may ask for something, or not.
-    pub fn is_idle(&self) -> bool {
-        self.state == State::RequestHead && self.prelude.is_empty()
-    }
-
-    /// Begins. `wish` is what a transparent client wants; other clients say so themselves.
-    pub fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
-        match self.mode {
-            Mode::Transparent => self.wants(wish, env),
-            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
-            Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
-            Mode::Http => self.read(State::RequestHead, env.now),
-        }
-    }
-
-    /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
-    pub fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
-        if let Wish::Address(addr) = wish {
-            self.facts.port = Known::Is(addr.port());
-            self.facts.dest = Known::Is(addr.ip().to_canonical());
-        }
-        self.wish = wish;
-        self.deny_always(env)
-    }
-
-    /// The addresses of the last [`Step::Dial`] turned out to be this machine's own.
-    pub fn leads_here(&mut self, env: &mut Env<'_>) -> Step {
-        self.deny_always(env)
-    }
-
-    /// The client sent something.
-    pub fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
-        debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
-            // rules of that moment.
-            self.waiting_since = env.now;
-            self.adopt(env.plan);
-        }
-        self.prelude.extend_from_slice(bytes);
-        match self.look(env) {
-            step @ Step::Read { .. } if self.afford_prelude(env) => step,
-            Step::Read { .. } if self.state == State::FirstBytes => self.incomplete(NO_MEMORY, env),
-            Step::Read { .. } => self.close(CloseReason::OutOfResources),
-            step => step,
-        }
     }
 
     /// Whether there is memory for waiting with the present prelude.
     fn afford_prelude(&mut self, env: &Env<'_>) -> bool {
         let len = self.prelude.len();
         len <= FREE || self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(len)
-    }
-
-    /// The client will send nothing more.
-    pub fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
-        self.client_done = true;
-        // From one who has said nothing the end says as much as silence: a server may be the one to speak.
-        if self.prelude.is_empty() && self.state != State::FirstBytes {
-            let served = self.state == State::RequestHead && self.was_answered();
-            return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
-        }
-        match self.state {
-            State::FirstBytes => self.out_of_bytes(env),
-            State::ProxyHeader => self.close(CloseReason::BadProxyHeader),
-            _ => self.close(CloseReason::ClientGone),
-        }
-    }
-
-    /// The time given with the last [`Step::Read`] has passed.
-    pub fn deadline(&mut self, env: &mut Env<'_>) -> Step {
-        match self.state {
-            State::FirstBytes => self.out_of_bytes(env),
-            State::RequestHead if self.prelude.is_empty() && self.was_answered() => {
-                self.close(CloseReason::Idle)
-            }
-            _ => self.close(CloseReason::ProcessTimeout),
-        }
-    }
-
-    /// The resolver answered the last [`Step::Resolve`].
-    pub fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
-        debug_assert_eq!(self.state, State::Resolving);
-        match (result, self.dial_name()) {
-            (Ok(addrs), Some(name)) if !addrs.is_empty() => {
-                self.resolved = Some((name, addrs));
-                self.advance(env)
-            }
-            (Ok(_) | Err(ResolveError::NotFound), _) => self.close(CloseReason::NameNotFound),
-            (Err(ResolveError::Failed), _) => self.close(CloseReason::ResolveFailed),
-        }
-    }
-
-    /// A connection of the last [`Step::Dial`] stands.
-    pub fn connected(&mut self) -> Step {
-        self.go(State::Open);
-        match std::mem::replace(&mut self.owed, Owed::Nothing) {
-            Owed::Response(request) => {
-                let step = self.exchange(&request);
-                // Until it is answered: a refusal still depends on what was asked.
-                self.owed = Owed::Response(request);
-                step
-            }
-            Owed::Established => {
-                self.reply.extend_from_slice(http1::ESTABLISHED);
-                Step::Tunnel { to_server: self.take_prelude() }
-            }
-            Owed::Nothing => Step::Tunnel { to_server: self.take_prelude() },
-        }
-    }
-
-    /// No connection of the last [`Step::Dial`] came about.
-    pub fn dial_failed(&mut self, error: DialError) -> Step {
-        self.close(match error {
-            DialError::Refused => CloseReason::ConnectRefused,
-            DialError::Unreachable => CloseReason::ConnectUnreachable,
-            DialError::TimedOut => CloseReason::ConnectTimeout,
-            DialError::Other => CloseReason::ConnectFailed,
-        })
-    }
-
-    /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
-    pub fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
-        self.adopt(env.plan);
-        self.facts = facts_of(self.client);
-        self.identity = None;
-        self.resolved = None;
-        self.wish = Wish::Lost;
-        self.owed = Owed::Nothing;
-        self.head_end = HeadEnd::new();
-        self.charge = None;
-        self.prelude = leftover;
-        self.waiting_since = env.now;
-        if !self.prelude.is_empty() {
-            self.go(State::RequestHead);
-            return self.look(env);
-        }
-        self.prelude = Vec::new();
-        self.go(State::RequestHead);
-        Step::Read { until: env.now + self.timeouts().idle }
-    }
-
-    /// Ends the session for a reason that the engine found.
-    pub fn close(&mut self, reason: CloseReason) -> Step {
-        let wire = self.last_words(reason);
-        if self.state != State::Closed {
-            self.go(State::Closed);
-        }
-        Step::Close(Closing { reason, wire })
     }
 
     /// Looks at the unconsumed bytes as the state demands.
@@ -412,12 +442,7 @@ impl Session {
     }
 
     pub(super) fn timeouts(&self) -> &Timeouts {
-        &self.plan.timeouts
-    }
-
-    /// Whether the client has sent bytes that its server will get first.
-    pub fn has_prelude(&self) -> bool {
-        !self.prelude.is_empty()
+        &self.plan.service.timeouts
     }
 
     pub(super) fn take_prelude(&mut self) -> Vec<u8> {
@@ -428,61 +453,6 @@ impl Session {
     pub(super) fn go(&mut self, to: State) {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
-    }
-
-    /// What the client is told at the end: the one place where reasons become bytes.
-    fn last_words(&self, reason: CloseReason) -> Wire {
-        let owes_http = !matches!(self.owed, Owed::Nothing) || self.state == State::RequestHead;
-        if owes_http {
-            return match super::request::status_of(reason) {
-                Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
-                None => Wire::Quiet,
-            };
-        }
-        match reason {
-            CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
-                (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
-                (Some(Identity::Http { .. }), _) => Wire::Say(self.first_reply(DENIED)),
-                (None, Some(_)) if reason == CloseReason::Incomplete => {
-                    Wire::Say(self.first_reply(self.shortfall))
-                }
-                _ => Wire::Reset,
-            },
-            // A client that was told that its tunnel stands learns by its end that it does not.
-            CloseReason::ConnectRefused
-            | CloseReason::ConnectUnreachable
-            | CloseReason::ConnectTimeout
-            | CloseReason::ConnectFailed
-            | CloseReason::NameNotFound
-            | CloseReason::ResolveFailed
-                if self.mode == Mode::Http =>
-            {
-                Wire::Quiet
-            }
-            CloseReason::HealthCheck
-            | CloseReason::ClientGone
-            | CloseReason::Shutdown
-            | CloseReason::Idle => Wire::Quiet,
-            _ => Wire::Reset,
-        }
-    }
-
-    /// A refusal of the first bytes, which are a request or the beginning of one: HEAD gets no body.
-    fn first_reply(&self, text: &str) -> Vec<u8> {
-        http1::reply_to(super::request::method_of(&self.prelude), 403, text, true)
-    }
-
-    fn exchange(&mut self, request: &Request) -> Step {
-        let buffered = self.take_prelude();
-        let (head, after_head) = buffered.split_at(request.len.min(buffered.len()));
-        Step::Exchange(Exchange {
-            head: http1::forward_request(head, request),
-            method: request.method.clone(),
-            body: request.body,
-            after_head: after_head.to_vec(),
-            keep_alive: request.keep_alive,
-            minor: request.minor,
-        })
     }
 }
 

@@ -8,12 +8,15 @@
 //! ```
 //!
 //! [`Session`] does no I/O: it is told what happened (bytes, the end of the stream, a deadline, addresses, a connection)
-//! and answers with the one [`Step`] to be taken next, before which [`Session::take_reply`] goes to the client. Time is an argument. So a whole conversation runs in a test under
-//! a fake clock, and another engine than ours could carry out the steps.
+//! and answers with the one [`Step`] to be taken next, before which [`Machine::take_reply`] goes to the client. Time is an
+//! argument. So a whole conversation runs in a test under a fake clock, and another engine than ours could carry out the
+//! steps. What our engine asks of a session, this one or another, is [`Machine`].
 
 mod authentication;
 pub mod budget;
+mod contract;
 mod decision;
+mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
@@ -27,33 +30,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::Credentials;
-use crate::config::Plan;
-use crate::decide::Verdict;
 use crate::decide::rules::Locals;
 use crate::wire::http1::Framing;
 
 pub use budget::Budget;
+pub use contract::{Machine, Record};
 pub use machine::Session;
 pub use reason::CloseReason;
 
 /// What a session needs of the world at each call.
-pub struct Env<'a> {
+pub struct Env<'a, M: Machine = Session> {
     /// The time.
     pub now: Instant,
     /// The plan in force; a request or connection begun earlier goes on with its own.
-    pub plan: &'a Arc<Plan>,
+    pub plan: &'a Arc<M::Plan>,
     /// What of this machine the rules must know.
     pub locals: &'a Locals,
     /// What large preludes take of the memory, of all sessions together.
     pub preludes: &'a Arc<Budget>,
     /// Who hears of verdicts.
-    pub report: &'a mut dyn Report,
+    pub report: &'a mut dyn Report<M>,
 }
 
 /// Hears of what is decided.
-pub trait Report {
+pub trait Report<M: Machine = Session> {
     /// The verdict on a connection or request, once for each.
-    fn verdict(&mut self, session: &Session, verdict: Verdict);
+    fn verdict(&mut self, session: &M, verdict: M::Verdict);
 }
 
 /// What is to be done next.
@@ -64,7 +66,7 @@ pub enum Step {
         /// Until then.
         until: Instant,
     },
-    /// Check these against [`Session::users`], then call [`Session::verified`]. However long that takes, nobody else may wait
+    /// Check these against [`Machine::users`], then call [`Machine::verified`]. However long that takes, nobody else may wait
     /// for it.
     Verify(Credentials),
     /// Find the addresses of a name.

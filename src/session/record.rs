@@ -2,24 +2,16 @@
 
 use std::net::SocketAddr;
 
-use super::Session;
+use super::{Machine, Record, Session};
 use crate::accept::Wish;
-use crate::decide::Verdict;
-use crate::decide::facts::{Ech, Known};
-use crate::identify::Identity;
-use crate::logging::{Dest, Field, Value};
+use crate::decide::facts::{Ech, Known, L5};
+use crate::decide::{Action, RuleId, Verdict};
+use crate::identify::tcp::Identifier;
+use crate::identify::{Identity, Outcome, Parsers};
+use crate::logging::{Field, Value};
+use crate::metrics::Metrics;
 
 impl Session {
-    /// Where the connection goes, as far as it is known.
-    pub fn destination(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(*self.facts().dest.is()?, *self.facts().port.is()?))
-    }
-
-    /// The destination as the log shows it.
-    pub fn shown_destination(&self) -> Dest<'static> {
-        self.destination().map_or(Dest::Unknown, Dest::Addr)
-    }
-
     /// The name as sent: SNI, or what the client asked for.
     pub fn name_as_sent(&self) -> Option<&[u8]> {
         match (self.identity(), self.wish()) {
@@ -72,4 +64,86 @@ impl Session {
         }
         fields
     }
+}
+
+/// What is kept of a session for the live table and its closing line.
+#[derive(Debug, Default)]
+pub struct Kept {
+    dest: Option<SocketAddr>,
+    name: Option<Box<[u8]>>,
+    rule: Option<RuleId>,
+    protocol: Option<&'static str>,
+}
+
+impl Record<Session> for Kept {
+    fn word(verdict: Verdict) -> &'static str {
+        match verdict.action {
+            Action::Accept => "Accept",
+            Action::Deny => "Denied",
+            Action::Redirect => "Redirect",
+        }
+    }
+
+    fn fields(session: &Session, verdict: Verdict) -> Vec<Field<'_>> {
+        session.fields(verdict)
+    }
+
+    fn count(session: &Session, verdict: Verdict, metrics: &Metrics) {
+        metrics.verdict(verdict, session.facts().dest.is().copied());
+        match (session.identity(), session.facts().l5) {
+            (Some(identity), _) => count_identity(identity, metrics),
+            (None, Known::Is(l5)) => metrics.identified(l5, None),
+            (None, Known::Unknown | Known::Absent) => {}
+        }
+    }
+
+    fn take_in(&mut self, session: &Session) {
+        if self.rule.is_some() && session.facts().port.is_unknown() {
+            // Between two requests: the last one says more.
+            return;
+        }
+        self.dest = session.destination();
+        self.name = session.name_as_sent().map(|name| name.into());
+        self.rule = session.verdict().map(|verdict| verdict.rule);
+        self.protocol = session.protocol();
+    }
+
+    fn glimpse(&mut self, parsers: Parsers, bytes: &[u8], metrics: &Metrics) -> bool {
+        if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
+            count_identity(&identity, metrics);
+            self.protocol = Some(identity.as_str());
+            if let Identity::Tls(hello) = identity
+                && hello.sni.is_some()
+            {
+                self.name = hello.sni;
+            }
+        }
+        self.protocol.is_some()
+    }
+
+    fn destination(&self) -> Option<SocketAddr> {
+        self.dest
+    }
+
+    fn decision(&self) -> Option<Field<'_>> {
+        self.rule.map(|rule| ("rule", rule.into()))
+    }
+
+    fn protocol(&self) -> Option<Field<'_>> {
+        self.protocol.map(|protocol| ("proto", protocol.into()))
+    }
+
+    fn name(&self) -> Option<Field<'_>> {
+        self.name.as_deref().map(|name| ("name", Value::Bytes(name)))
+    }
+}
+
+fn count_identity(identity: &Identity, metrics: &Metrics) {
+    let (l5, version) = match identity {
+        Identity::Tls(hello) => (L5::Tls, Some(hello.version)),
+        Identity::Http { .. } => (L5::Http, None),
+        Identity::Dns { .. } => (L5::Dns, None),
+        Identity::None => (L5::None, None),
+    };
+    metrics.identified(l5, version);
 }

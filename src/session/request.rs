@@ -2,7 +2,7 @@
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::{CloseReason, Closing, Env, Step, Wire};
+use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
 use crate::decide::{Action, Decision, Verdict, name};
@@ -91,25 +91,18 @@ impl Session {
         }
     }
 
-    /// The exchange broke. `answered`: the client has seen a part of the response, so only a reset tells it the truth.
-    pub fn exchange_failed(&mut self, reason: CloseReason, answered: bool) -> Step {
-        match status_of(reason) {
-            Some((status, text)) if !answered => {
-                let reply = self.http_reply(status, text, true);
-                self.say(reply, reason)
-            }
-            _ => {
-                self.go(State::Closed);
-                Step::Close(Closing { reason, wire: Wire::Reset })
-            }
-        }
-    }
-
-    /// The server, which had answered this client before, closed without a word. It may never have seen the request, so the
-    /// client, which knows whether that may be sent twice, is told nothing and repeats it (RFC 9112 §9.3.1).
-    pub fn kept_server_left(&mut self) -> Step {
-        self.go(State::Closed);
-        Step::Close(Closing { reason: CloseReason::ServerReset, wire: Wire::Quiet })
+    /// Relays `request`, which the prelude begins with.
+    pub(super) fn exchange(&mut self, request: &Request) -> Step {
+        let buffered = self.take_prelude();
+        let (head, after_head) = buffered.split_at(request.len.min(buffered.len()));
+        Step::Exchange(Exchange {
+            head: http1::forward_request(head, request),
+            method: request.method.clone(),
+            body: request.body,
+            after_head: after_head.to_vec(),
+            keep_alive: request.keep_alive,
+            minor: request.minor,
+        })
     }
 
     fn reject(&mut self, reject: Reject) -> Step {

@@ -12,6 +12,7 @@ use crate::connect::dial::{Dial, DialError, Dialer, MAX_ATTEMPTS};
 use crate::decide::rules::Locals;
 use crate::engine::dialled::Trace;
 use crate::engine::tools::Tools;
+use crate::session::Machine;
 use crate::sys::limits::Descriptors;
 use crate::sys::socket;
 
@@ -58,6 +59,7 @@ pub(super) struct Dialling {
 #[derive(Debug)]
 struct Attempt {
     number: u8,
+    addr: SocketAddr,
     socket: Socket,
     /// For a second one beside the one that every session may have.
     #[expect(dead_code)]
@@ -100,12 +102,22 @@ impl Dialling {
         Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false, data_waits }
     }
 
-    /// Starts what is to be started now. `token` gives the poll token of an attempt.
-    pub fn go_on(&mut self, tools: &Tools<'_>, token: impl Fn(u8) -> Token) -> Standing {
+    /// Starts what is to be started now, for `session`. `token` gives the poll token of an attempt.
+    pub fn go_on<M: Machine>(
+        &mut self,
+        session: &mut M,
+        tools: &Tools<'_, M>,
+        token: impl Fn(u8) -> Token,
+    ) -> Standing {
         loop {
             match self.dialer.poll(tools.now) {
-                Dial::Start { attempt, addr } => self.start(attempt, addr, token(attempt), tools),
-                Dial::Abandon { attempt } => self.attempts.retain(|a| a.number != attempt),
+                Dial::Start { attempt, addr } => self.start(attempt, addr, token(attempt), session, tools),
+                // Its round is over.
+                Dial::Abandon { attempt } => {
+                    if let Some(at) = self.attempts.iter().position(|a| a.number == attempt) {
+                        session.unreached(self.attempts.swap_remove(at).addr, DialError::TimedOut);
+                    }
+                }
                 Dial::Wait { until } => return Standing::Until(until),
                 Dial::Failed(_) if self.own => return Standing::Own,
                 Dial::Failed(error) => return Standing::Failed(error),
@@ -113,31 +125,49 @@ impl Dialling {
         }
     }
 
-    fn start(&mut self, number: u8, addr: SocketAddr, token: Token, tools: &Tools<'_>) {
+    fn start<M: Machine>(
+        &mut self,
+        number: u8,
+        addr: SocketAddr,
+        token: Token,
+        session: &mut M,
+        tools: &Tools<'_, M>,
+    ) {
         let first = self.attempts.is_empty();
         let extra = if first { None } else { Extra::take(&tools.shared.admission.descriptors) };
         if !first && extra.is_none() {
             return self.dialer.put_off(number, tools.now);
         }
         match start(addr, token, self.data_waits, tools) {
-            Ok(Some(socket)) => self.attempts.push(Attempt { number, socket, extra }),
+            Ok(Some(socket)) => self.attempts.push(Attempt { number, addr, socket, extra }),
             Ok(None) => {
                 self.own = true;
                 self.dialer.failed(number, &io::ErrorKind::PermissionDenied.into(), tools.now);
             }
-            Err(error) => self.dialer.failed(number, &error, tools.now),
+            Err(error) => {
+                session.unreached(addr, DialError::from(&error));
+                self.dialer.failed(number, &error, tools.now);
+            }
         }
     }
 
-    /// The poll reported `attempt`: its socket, if it won.
-    pub fn reported(&mut self, attempt: u8, writable: bool, failed: bool, now: Instant) -> Option<Socket> {
+    /// The poll reported `attempt`: the server and its socket, if it won.
+    pub fn reported(
+        &mut self,
+        attempt: u8,
+        writable: bool,
+        failed: bool,
+        session: &mut impl Machine,
+        now: Instant,
+    ) -> Option<(SocketAddr, Socket)> {
         let at = self.attempts.iter().position(|a| a.number == attempt)?;
         if failed {
-            let (stream, _) = self.attempts.swap_remove(at).socket;
+            let Attempt { addr, socket: (stream, _), .. } = self.attempts.swap_remove(at);
             let error = match stream.take_error() {
                 Ok(Some(error)) | Err(error) => error,
                 Ok(None) => io::Error::from(io::ErrorKind::ConnectionReset),
             };
+            session.unreached(addr, DialError::from(&error));
             self.dialer.failed(attempt, &error, now);
             return None;
         }
@@ -146,14 +176,19 @@ impl Dialling {
             return None;
         }
         self.dialer.connected(attempt);
-        let socket = self.attempts.swap_remove(at).socket;
+        let Attempt { addr, socket, .. } = self.attempts.swap_remove(at);
         self.attempts.clear();
-        Some(socket)
+        Some((addr, socket))
     }
 }
 
 /// Begins to connect; nothing if that leads to this machine.
-fn start(addr: SocketAddr, token: Token, data_waits: bool, tools: &Tools<'_>) -> io::Result<Option<Socket>> {
+fn start<M: Machine>(
+    addr: SocketAddr,
+    token: Token,
+    data_waits: bool,
+    tools: &Tools<'_, M>,
+) -> io::Result<Option<Socket>> {
     let connect = || socket::tcp_connect(addr, tools.outgoing, data_waits);
     let (stream, trace) = tools.shared.dialled.dial(tools.worker, addr, connect)?;
     if is_own(trace.local(), addr, tools.locals) {

@@ -6,12 +6,12 @@ use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
 use crate::relay::{End, Loan, Side};
-use crate::session::{self, CloseReason, Session, Step};
+use crate::session::{self, CloseReason, Machine, Step};
 
 /// An exchange, its time, and the session that goes on behind it.
 #[derive(Debug)]
-pub(super) struct Exchanging {
-    session: Box<Session>,
+pub(super) struct Exchanging<M> {
+    session: Box<M>,
     exchange: Exchange,
     idle: Duration,
     /// When it has been silent for too long.
@@ -37,20 +37,16 @@ pub(super) enum Turn {
     Failed(CloseReason),
 }
 
-impl Exchanging {
+impl<M: Machine> Exchanging<M> {
     /// Begins an exchange.
     ///
     /// # Errors
     /// The session, if what came behind the head is not framed as the head says.
-    pub fn new(
-        session: Box<Session>,
-        wanted: session::Exchange,
-        tools: &Tools<'_>,
-    ) -> Result<Self, Box<Session>> {
+    pub fn new(session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
         let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
-                let idle = session.plan().timeouts.idle;
+                let idle = session.service().timeouts.idle;
                 Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle) })
             }
             Err(_) => Err(session),
@@ -67,8 +63,8 @@ impl Exchanging {
         &mut self,
         client: &mut End,
         server: &mut End,
-        life: &mut Life,
-        tools: &mut Tools<'_>,
+        life: &mut Life<M>,
+        tools: &mut Tools<'_, M>,
     ) -> Turn {
         let before = self.exchange.delivered();
         let progress = self.exchange.pump(client, server, tools.loan);
@@ -99,7 +95,7 @@ impl Exchanging {
     }
 
     /// Behind a whole response: the session, and what it does about the next request.
-    pub fn next_request(mut self, tools: &mut Tools<'_>) -> (Box<Session>, Step) {
+    pub fn next_request(mut self, tools: &mut Tools<'_, M>) -> (Box<M>, Step) {
         self.exchange.close(tools.loan);
         let (mut session, surplus) = (self.session, self.exchange.into_surplus());
         let step = tools.ask(|env| session.next_request(surplus, env));
@@ -108,7 +104,7 @@ impl Exchanging {
 
     /// No whole response comes: the session, and what it does about that. `reused`: the server has answered this client
     /// before.
-    pub fn fail(mut self, reason: CloseReason, reused: bool, loan: &mut Loan) -> (Box<Session>, Step) {
+    pub fn fail(mut self, reason: CloseReason, reused: bool, loan: &mut Loan) -> (Box<M>, Step) {
         self.exchange.close(loan);
         let unheard = reused && self.exchange.delivered().1 == 0;
         let step = match reason {

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use crate::connect::resolve::{Asker, ResolveError};
 use crate::engine::tools::Tools;
-use crate::session::Session;
+use crate::session::Machine;
 
 /// A lookup that the resolver has not answered yet.
 #[derive(Debug)]
-pub(super) struct Resolving {
-    pub session: Box<Session>,
+pub(super) struct Resolving<M> {
+    pub session: Box<M>,
     pub name: Box<str>,
 }
 
@@ -23,7 +23,7 @@ pub(super) enum Begun {
 }
 
 /// Looks `name` up.
-pub(super) fn begin(name: &str, session: &Session, tools: &mut Tools<'_>) -> Begun {
+pub(super) fn begin<M: Machine>(name: &str, session: &M, tools: &mut Tools<'_, M>) -> Begun {
     tools.shared.metrics.dns_lookup();
     if let Some(entry) = tools.answers.get(name, tools.now) {
         return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));
@@ -33,8 +33,8 @@ pub(super) fn begin(name: &str, session: &Session, tools: &mut Tools<'_>) -> Beg
         return Begun::Answered(Err(error));
     }
     // The resolver keeps its own time; this is for the case that its thread does not answer at all.
-    let servers = u32::try_from(tools.plan.nameservers.len()).unwrap_or(u32::MAX);
+    let servers = u32::try_from(session.service().nameservers.len()).unwrap_or(u32::MAX);
     let longest =
-        session.plan().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));
+        session.service().timeouts.dns_lookup.saturating_mul(servers.saturating_add(2).saturating_mul(2));
     Begun::Asked { due: tools.now.checked_add(longest) }
 }

@@ -1,6 +1,6 @@
 //! The server's side of a connection: one socket at a time, kept between the requests of an HTTP proxy connection.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
@@ -12,6 +12,8 @@ use crate::sys::socket;
 /// A connection to a server.
 #[derive(Debug)]
 pub(super) struct Server {
+    /// As dialled.
+    pub addr: SocketAddr,
     /// Its socket.
     pub end: End,
     /// It has answered a request on this connection already.
@@ -22,14 +24,19 @@ pub(super) struct Server {
 
 impl Server {
     /// A connection that was just made; `ready` is what the poll said with it.
-    pub fn new(stream: TcpStream, trace: Trace, ready: Ready) -> Self {
+    pub fn new(addr: SocketAddr, stream: TcpStream, trace: Trace, ready: Ready) -> Self {
         let end = End { stream, ready: Ready { writable: true, ..ready } };
-        Server { end, reused: false, _trace: trace }
+        Server { addr, end, reused: false, _trace: trace }
+    }
+
+    /// Sends what comes before the client's bytes; false if it does not get through. A fresh socket has room for so little.
+    pub fn greet(&mut self, greeting: &[u8]) -> bool {
+        greeting.is_empty() || matches!(self.end.stream.write(greeting), Ok(n) if n == greeting.len())
     }
 
     /// Whether it leads to one of `addrs` and has neither been closed nor sent anything unasked.
     pub fn leads_to(&self, addrs: &[SocketAddr]) -> bool {
-        self.end.stream.peer_addr().is_ok_and(|peer| addrs.contains(&peer))
+        addrs.contains(&self.addr)
             && matches!(self.end.stream.peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 

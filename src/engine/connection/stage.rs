@@ -7,7 +7,7 @@ use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
 use super::verifying::Verifying;
 use crate::relay::Loan;
-use crate::session::Session;
+use crate::session::Machine;
 
 /// Whether a connection goes on after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,28 +24,28 @@ pub(in crate::engine) enum Fate {
 // A connection spends its life as a tunnel, so that variant is not boxed: idle tunnels are what memory is spent on.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(super) enum Stage<M> {
     /// The session waits for bytes.
-    Talking(Box<Session>),
+    Talking(Box<M>),
     /// The session waits for the word on credentials.
-    Verifying(Verifying),
+    Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
-    Resolving(Resolving),
+    Resolving(Resolving<M>),
     /// The session waits for a connection to the server.
-    Dialling(Box<Session>, Box<Dialling>),
+    Dialling(Box<M>, Box<Dialling>),
     /// The session is over, its bytes go both ways.
     Tunnelling(Tunnelling),
     /// The session waits for the end of one HTTP request.
-    Exchanging(Box<Exchanging>),
+    Exchanging(Box<Exchanging<M>>),
     /// The client has been told; its own bytes no longer matter.
     Lingering(Lingering),
     /// Nothing is left to do, or the next stage is being found.
     Over,
 }
 
-impl Stage {
+impl<M: Machine> Stage<M> {
     /// Takes the session that waits in this stage for something other than the relay: the stage is then over.
-    pub fn take_session(&mut self) -> Option<Box<Session>> {
+    pub fn take_session(&mut self) -> Option<Box<M>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
             | Stage::Verifying(Verifying { session, .. })
@@ -59,7 +59,7 @@ impl Stage {
     }
 
     /// Takes the check that is under way: the stage is then over.
-    pub fn take_verifying(&mut self) -> Option<Verifying> {
+    pub fn take_verifying(&mut self) -> Option<Verifying<M>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Verifying(verifying) => Some(verifying),
             stage => {
@@ -70,7 +70,7 @@ impl Stage {
     }
 
     /// Takes the exchange that is under way: the stage is then over.
-    pub fn take_exchange(&mut self) -> Option<Box<Exchanging>> {
+    pub fn take_exchange(&mut self) -> Option<Box<Exchanging<M>>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Exchanging(exchanging) => Some(exchanging),
             stage => {
@@ -84,7 +84,7 @@ impl Stage {
     pub fn close(&mut self, loan: &mut Loan) {
         match self {
             Stage::Tunnelling(tunnelling) => tunnelling.close(loan),
-            Stage::Exchanging(exchanging) => exchanging.close(loan),
+            Stage::Exchanging(exchanging) if M::EXCHANGES => exchanging.close(loan),
             _ => {}
         }
     }

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 
 use crate::engine::tools::Tools;
 use crate::relay::End;
-use crate::session::{CloseReason, Session, Step};
+use crate::session::{CloseReason, Machine, Step};
 
 /// One read from the client, and what the session says to it; nothing if there is nothing to read.
-pub(super) fn read(session: &mut Session, client: &mut End, tools: &mut Tools<'_>) -> Option<Step> {
+pub(super) fn read<M: Machine>(session: &mut M, client: &mut End, tools: &mut Tools<'_, M>) -> Option<Step> {
     // Taken out for the call, as the session may need the other tools.
     let mut scratch = std::mem::take(&mut tools.loan.scratch);
     let step = read_into(&mut scratch, session, client, tools);
@@ -15,7 +15,12 @@ pub(super) fn read(session: &mut Session, client: &mut End, tools: &mut Tools<'_
     step
 }
 
-fn read_into(scratch: &mut [u8], session: &mut Session, client: &mut End, tools: &Tools<'_>) -> Option<Step> {
+fn read_into<M: Machine>(
+    scratch: &mut [u8],
+    session: &mut M,
+    client: &mut End,
+    tools: &Tools<'_, M>,
+) -> Option<Step> {
     match client.stream.read(scratch) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
             client.ready.readable = false;

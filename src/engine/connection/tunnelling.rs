@@ -3,13 +3,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::engine::reporter::{Life, Reporter};
+use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::identify::tcp::Identifier;
-use crate::identify::{Outcome, Parsers};
+use crate::identify::Parsers;
 use crate::relay::tunnel::{Progress, Tunnel};
 use crate::relay::{Broken, End, Loan, Side};
-use crate::session::{CloseReason, Session};
+use crate::session::{CloseReason, Machine, Record};
 use crate::sys::socket;
 
 /// A tunnel that lives this long gets keepalive probes; short ones are spared the system calls.
@@ -48,19 +47,23 @@ pub(super) enum Turn {
 
 impl Tunnelling {
     /// A tunnel that first sends the server what the session has read already.
-    pub fn new(session: &Session, to_server: Vec<u8>, life: &mut Life, tools: &Tools<'_>) -> Self {
-        let timeouts = &session.plan().timeouts;
-        let unseen = session.identity().is_none().then_some(session.plan().parsers);
-        if let Some(parsers) = unseen {
-            see_in_passing(parsers, &to_server, life, tools);
-        }
+    pub fn new<M: Machine>(
+        session: &M,
+        to_server: Vec<u8>,
+        life: &mut Life<M>,
+        tools: &Tools<'_, M>,
+    ) -> Self {
+        let timeouts = &session.service().timeouts;
+        let unseen = session.unseen().filter(|&parsers| {
+            to_server.is_empty() || !life.record.glimpse(parsers, &to_server, &tools.shared.metrics)
+        });
         Tunnelling {
             tunnel: Tunnel::new(to_server),
             last: tools.now,
             due: tools.now.checked_add(timeouts.idle.min(KEEPALIVE_AFTER)),
             idle: timeouts.idle,
             half_closed: timeouts.half_closed,
-            unseen: unseen.filter(|_| life.is_unidentified()),
+            unseen,
             keepalive: false,
         }
     }
@@ -71,12 +74,12 @@ impl Tunnelling {
     }
 
     /// Moves what can be moved, both ways.
-    pub fn turn(
+    pub fn turn<M: Machine>(
         &mut self,
         client: &mut End,
         server: &mut End,
-        life: &mut Life,
-        tools: &mut Tools<'_>,
+        life: &mut Life<M>,
+        tools: &mut Tools<'_, M>,
     ) -> Turn {
         let before = self.tunnel.delivered();
         let was_half_closed = self.tunnel.is_half_closed();
@@ -99,7 +102,7 @@ impl Tunnelling {
         tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
         life.moved(after.0 - before.0, after.1 - before.1);
         if let Some((parsers, bytes)) = seen {
-            see_in_passing(parsers, &bytes, life, tools);
+            life.record.glimpse(parsers, &bytes, &tools.shared.metrics);
         }
         match progress {
             Progress::Wait { .. } => Turn::Wait,
@@ -145,16 +148,5 @@ fn reason_of(broken: &Broken) -> CloseReason {
         (_, io::ErrorKind::TimedOut) => CloseReason::Idle,
         (Side::Client, _) => CloseReason::ClientReset,
         (Side::Server, _) => CloseReason::ServerReset,
-    }
-}
-
-/// What no rule wanted to know is read from the first bytes as they pass, for the metrics and the log.
-fn see_in_passing(parsers: Parsers, bytes: &[u8], life: &mut Life, tools: &Tools<'_>) {
-    if bytes.is_empty() {
-        return;
-    }
-    if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
-        Reporter { metrics: &tools.shared.metrics }.identified(&identity);
-        life.identified(&identity);
     }
 }

@@ -10,12 +10,12 @@ use crate::engine::tools::Tools;
 use crate::engine::verifier::{PATIENCE, Verified};
 use crate::logging::{self, Dest, Value};
 use crate::metrics::Attempt;
-use crate::session::Session;
+use crate::session::Machine;
 
 /// A check that is not over.
 #[derive(Debug)]
-pub(super) struct Verifying {
-    pub session: Box<Session>,
+pub(super) struct Verifying<M> {
+    pub session: Box<M>,
     state: State,
     /// For the log.
     name: Box<str>,
@@ -29,13 +29,13 @@ enum State {
     Asked { ticket: u32 },
 }
 
-impl Connection {
+impl<M: Machine> Connection<M> {
     /// Has `credentials` checked.
     pub(super) fn verify(
         &mut self,
-        session: Box<Session>,
+        session: Box<M>,
         credentials: Credentials,
-        tools: &mut Tools<'_>,
+        tools: &mut Tools<'_, M>,
     ) -> Fate {
         let verifier = &tools.shared.verifier;
         let name = credentials.name().into();
@@ -59,7 +59,7 @@ impl Connection {
     }
 
     /// The stage's deadline has passed.
-    pub(super) fn verifying_expired(&mut self, tools: &mut Tools<'_>) -> Fate {
+    pub(super) fn verifying_expired(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         let Some(Verifying { session, state, name }) = self.stage.take_verifying() else {
             return Fate::Stays;
         };
@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// The verifier answered, perhaps somebody who had this place before.
-    pub fn verified(&mut self, verified: Verified, tools: &mut Tools<'_>) -> Fate {
+    pub fn verified(&mut self, verified: Verified, tools: &mut Tools<'_, M>) -> Fate {
         match &self.stage {
             Stage::Verifying(Verifying { state: State::Asked { ticket }, .. })
                 if *ticket == verified.asker.ticket => {}
@@ -88,12 +88,7 @@ impl Connection {
         self.judged(session, name, verified.verification, verified.remembered, tools)
     }
 
-    fn ask_verifier(
-        &mut self,
-        session: Box<Session>,
-        credentials: Credentials,
-        tools: &mut Tools<'_>,
-    ) -> Fate {
+    fn ask_verifier(&mut self, session: Box<M>, credentials: Credentials, tools: &mut Tools<'_, M>) -> Fate {
         let name = credentials.name().into();
         let source = session.client().ip();
         let ticket = session.users().cloned().and_then(|users| {
@@ -110,11 +105,11 @@ impl Connection {
     /// It is known what the credentials are worth.
     fn judged(
         &mut self,
-        mut session: Box<Session>,
+        mut session: Box<M>,
         name: Box<str>,
         verification: Verification,
         remembered: bool,
-        tools: &mut Tools<'_>,
+        tools: &mut Tools<'_, M>,
     ) -> Fate {
         tools.shared.metrics.authenticated(match verification {
             Verification::Right if remembered => Attempt::Remembered,
@@ -123,7 +118,7 @@ impl Connection {
             Verification::Unavailable => Attempt::Unavailable,
         });
         if verification != Verification::Right {
-            log_failure(&session, &name, verification, tools.now, tools);
+            log_failure(&*session, &name, verification, tools.now, tools);
         }
         let step = tools.ask(|env| session.verified(verification, env));
         self.carry_out(session, step, tools)
@@ -131,7 +126,13 @@ impl Connection {
 }
 
 /// A line for who did not come in, once a second for each source at most.
-fn log_failure(session: &Session, name: &str, verification: Verification, now: Instant, tools: &Tools<'_>) {
+fn log_failure<M: Machine>(
+    session: &M,
+    name: &str,
+    verification: Verification,
+    now: Instant,
+    tools: &Tools<'_, M>,
+) {
     let client = session.client();
     if !logging::enabled(log::Level::Warn) || !tools.shared.verifier.may_log(client.ip(), now) {
         return;

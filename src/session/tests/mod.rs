@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Env, Report, Session, Step, Wire};
+use super::{Budget, Closing, Env, Machine, Report, Session, Step, Wire};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -86,6 +86,8 @@ struct Simulation {
     until: Option<Instant>,
 }
 
+/// Which of the addresses dialled it is does not matter to a session.
+const SERVER: &str = "198.51.100.1:443";
 const CLIENT: &str = "192.168.1.20:51234";
 
 impl Simulation {
@@ -96,7 +98,7 @@ impl Simulation {
     fn from_client(config: &str, client: &str) -> Self {
         let plan = load(config);
         let now = Instant::now();
-        let listener = plan.listeners[0].clone();
+        let listener = plan.service.listeners[0].clone();
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
         let (verdicts, preludes) = (Verdicts::default(), Arc::default());
@@ -150,8 +152,8 @@ impl Simulation {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
             In::NoAddrs(error) => session.resolved(Err(error), env),
-            In::Connected => session.connected(),
-            In::Unconnected(error) => session.dial_failed(error),
+            In::Connected => session.connected(SERVER.parse().unwrap(), env),
+            In::Unconnected(error) => session.dial_failed(error, env),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
             In::Broke(reason, answered) => session.exchange_failed(reason, answered),
             In::Pause(_) | In::Reload(_) | In::Slowly(_) => unreachable!("done by the caller"),
