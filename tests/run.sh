@@ -12,7 +12,8 @@ say() { printf '\n== %s\n' "$*"; }
 
 # program:package
 needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
-  c++:g++ git:git shellcheck:shellcheck man:man-db)
+  c++:g++ git:git shellcheck:shellcheck man:man-db haproxy:haproxy iptables:iptables setcap:libcap2-bin
+  systemd-analyze:systemd)
 
 missing_packages() {
   local need

@@ -222,7 +222,8 @@ impl<M: Machine> Connection<M> {
             return self.finish(CloseReason::Limit, Wire::Reset, tools);
         }
         let reply = session.take_reply();
-        if matches!(step, Step::Close(_)) {
+        // What is answered while the client may go on (a denied request) is to be seen in the closing line, too.
+        if matches!(step, Step::Close(_)) || !reply.is_empty() {
             self.life.open(&session);
         }
         let step = match step {

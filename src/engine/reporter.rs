@@ -55,8 +55,10 @@ impl<M: Machine> Life<M> {
         self.record.take_in(session);
     }
 
-    /// Bytes went towards the server and the client.
-    pub fn moved(&mut self, sent: u64, received: u64) {
+    /// Bytes went towards the server and the client: what was delivered `before` a turn, and what was after it.
+    pub fn moved(&mut self, before: (u64, u64), after: (u64, u64), metrics: &Metrics) {
+        let (sent, received) = (after.0 - before.0, after.1 - before.1);
+        metrics.bytes(sent, received);
         self.sent += sent;
         self.received += received;
     }

@@ -47,7 +47,7 @@ pub struct Session {
     pub(super) login: Login,
     pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     pub(super) wish: Wish,
     pub(super) owed: Owed,
     pub(super) facts: Facts,
@@ -164,10 +164,7 @@ impl Machine for Session {
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
-            // rules of that moment.
-            self.waiting_since = env.now;
-            self.adopt(env.plan);
+            self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
         match self.look(env) {
@@ -249,23 +246,19 @@ impl Machine for Session {
     }
 
     fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
-        self.adopt(env.plan);
-        self.facts = facts_of(self.client);
-        self.identity = None;
-        self.resolved = None;
-        self.wish = Wish::Lost;
         self.owed = Owed::Nothing;
         self.head_end = HeadEnd::new();
         self.charge = None;
-        self.prelude = leftover;
-        self.waiting_since = env.now;
-        if !self.prelude.is_empty() {
-            self.go(State::RequestHead);
-            return self.look(env);
-        }
-        self.prelude = Vec::new();
         self.go(State::RequestHead);
-        Step::Read { until: env.now + self.timeouts().idle }
+        if leftover.is_empty() {
+            // Until the next one's first byte, what is known stays that of the last one.
+            self.adopt(env.plan);
+            self.prelude = Vec::new();
+            return Step::Read { until: env.now + self.timeouts().idle };
+        }
+        self.prelude = leftover;
+        self.begin_request(env);
+        self.look(env)
     }
 
     fn close(&mut self, reason: CloseReason) -> Step {
@@ -349,7 +342,8 @@ impl Session {
             Parse::Malformed => self.close(CloseReason::BadProxyHeader),
             Parse::Complete(header) => {
                 self.prelude.drain(..header.len.min(self.prelude.len()));
-                match introduction(&header, self.trusted) {
+                let is_itself = |src, dest| src == self.client && env.locals.listens_at(dest);
+                match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
                         self.facts = facts_of(src);
@@ -457,7 +451,7 @@ impl Session {
 }
 
 /// What is known of every connection from `client`.
-fn facts_of(client: SocketAddr) -> Facts {
+pub(super) fn facts_of(client: SocketAddr) -> Facts {
     Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),

@@ -1,6 +1,6 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
-use super::machine::{Owed, Session};
+use super::machine::{Owed, Session, facts_of};
 use super::state::State;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
@@ -9,6 +9,17 @@ use crate::decide::{Action, Decision, Verdict, name};
 use crate::wire::http1::{self, Framing, HeadEnd, Reject, Request, Target};
 
 impl Session {
+    /// The first bytes of a further request are here: the time for a head and the rules of this moment count, and nothing
+    /// of the last request.
+    pub(super) fn begin_request(&mut self, env: &Env<'_>) {
+        self.adopt(env.plan);
+        self.facts = facts_of(self.client);
+        self.identity = None;
+        self.resolved = None;
+        self.wish = Wish::Lost;
+        self.waiting_since = env.now;
+    }
+
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
         let Some(end) = self.head_end.find(&self.prelude) else {
             if self.prelude.len() > http1::MAX_HEAD {

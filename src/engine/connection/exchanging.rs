@@ -68,9 +68,7 @@ impl<M: Machine> Exchanging<M> {
     ) -> Turn {
         let before = self.exchange.delivered();
         let progress = self.exchange.pump(client, server, tools.loan);
-        let after = self.exchange.delivered();
-        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
-        life.moved(after.0 - before.0, after.1 - before.1);
+        life.moved(before, self.exchange.delivered(), &tools.shared.metrics);
         match progress {
             Progress::Wait { moved } => {
                 if moved {

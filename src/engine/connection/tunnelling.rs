@@ -99,8 +99,7 @@ impl Tunnelling {
             // An earlier time than the timers may have, also where the other direction has more to do.
             self.due = tools.now.checked_add(self.half_closed);
         }
-        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
-        life.moved(after.0 - before.0, after.1 - before.1);
+        life.moved(before, after, &tools.shared.metrics);
         if let Some((parsers, bytes)) = seen {
             life.record.glimpse(parsers, &bytes, &tools.shared.metrics);
         }
