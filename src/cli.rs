@@ -1,5 +1,7 @@
 //! The command line: options in, an exit status out.
 
+mod hash_password;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,6 +43,15 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     if given.opt_present("print-config") {
         say(config::DEFAULT_CONFIG);
         return ExitCode::SUCCESS;
+    }
+    if given.opt_present("hash-password") {
+        return match hash_password::run(&mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error);
+                ExitCode::from(WRONG)
+            }
+        };
     }
     let source = Source::of(given.opt_str("config"), Path::new(DEFAULT_PATH));
     let options = LoadOptions { debug: given.opt_present("debug") };
@@ -108,6 +119,7 @@ fn options() -> Options {
     options.optflag("h", "help", "print this");
     options.optopt("", "why", "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'", "FACTS");
     options.optflag("", "print-config", "print the embedded default configuration");
+    options.optflag("", "hash-password", "read a password and print its hash, for `users`");
     options
 }
 

@@ -14,6 +14,7 @@ pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Mode, Plan};
+use crate::engine::verifier::Verifier;
 use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -58,6 +59,12 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
     for _ in 0..workers {
         prepared.push(engine::prepare().map_err(|e| format!("cannot make a worker: {e}"))?);
     }
+    let askers: Vec<Handle<Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+    let verifier = Verifier::new(move |verified| {
+        if let Some(worker) = askers.get(verified.asker.worker) {
+            worker.tell(Command::Verified(verified));
+        }
+    });
     let answerers: Vec<Handle<Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
     let resolver = resolver::start(
         resolver_config(&plan),
@@ -72,6 +79,7 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         metrics: Arc::clone(&metrics),
         admission: Admission::new(effective),
         resolver: resolver.clone(),
+        verifier,
         dialled: Dialled::new(workers),
     });
 

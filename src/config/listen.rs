@@ -9,6 +9,7 @@ use super::plan::{Listener, Mode, Target};
 use super::problem::Report;
 use super::rules::parse_net;
 use super::tree::{Node, Value};
+use super::users::Tables;
 use crate::decide::addr_set::AddrSet;
 
 pub(super) const KEYS: Keys =
@@ -31,18 +32,24 @@ const TARGETS: &[(&str, Target)] =
     &[("auto", Target::Auto), ("original", Target::Original), ("name", Target::Name)];
 
 /// One entry per address and port, in the order of the file.
-pub(super) fn listeners(node: &Node, report: &mut Report) -> Vec<Listener> {
+pub(super) fn listeners(node: &Node, users: &mut Tables<'_>, report: &mut Report) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (place, entry) in list(node, "a list of listeners: `- mode: …`", report).iter().enumerate() {
         match &entry.value {
-            Value::Map(_) => listener(entry, place, &mut listeners, report),
+            Value::Map(_) => listener(entry, place, users, &mut listeners, report),
             _ => report.expected(entry, "a listener: a map with `mode` and `port`"),
         }
     }
     listeners
 }
 
-fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &mut Report) {
+fn listener(
+    entry: &Node,
+    place: usize,
+    users: &mut Tables<'_>,
+    listeners: &mut Vec<Listener>,
+    report: &mut Report,
+) {
     let section = Section::read(entry, &KEYS, report);
     let flag = |key: &str, default: bool, report: &mut Report| match section.get(key) {
         Some(node) => boolean(node, report).unwrap_or(default),
@@ -72,9 +79,7 @@ fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &
         None => Target::Auto,
     };
     let trusted = trusted(section.get("trusted"), mode_name, report);
-    if let Some(node) = section.get("users") {
-        users(node, mode_name, report);
-    }
+    let users = users.of_listener(section.get("users"), mode_name, report);
     let port = match section.get("port") {
         Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),
         None => {
@@ -102,7 +107,16 @@ fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &
         let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
         // The default has no key of its own and stands for the entry.
         let given = (!std::ptr::eq(node, entry)).then(|| format!("listen[{place}].{family}").into());
-        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone(), tls: None, given });
+        if let (Mode::Http | Mode::Socks5, Some(_), false) = (mode, &users, ip.is_loopback()) {
+            report.warn(
+                node,
+                format!(
+                    "users of {addr} send their passwords in clear: mode `https` hides them from the network"
+                ),
+            );
+        }
+        let (trusted, users) = (trusted.clone(), users.clone());
+        listeners.push(Listener { mode, addr, tproxy, target, trusted, tls: None, users, given });
     }
 }
 
@@ -168,22 +182,6 @@ fn trusted(node: Option<&Node>, mode: &str, report: &mut Report) -> AddrSet {
         }
     }
     AddrSet::new(nets)
-}
-
-fn users(node: &Node, mode: &str, report: &mut Report) {
-    let none = match &node.value {
-        Value::Null => true,
-        Value::Map(entries) => entries.is_empty(),
-        _ => false,
-    };
-    if !["", "http", "https", "socks5"].contains(&mode) {
-        report.error(
-            node,
-            format!("`users` are for the modes `http`, `https` and `socks5`, this one is `{mode}`"),
-        );
-    } else if !none {
-        report.error(node, "`users` is not supported yet");
-    }
 }
 
 fn addresses<'t>(entry: &'t Node, section: &Section<'t>, report: &mut Report) -> Vec<(IpAddr, &'t Node)> {

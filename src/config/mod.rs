@@ -1,7 +1,7 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `certs`, `vars` (with `list_file`) and `rules` know
-//! the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`) and
+//! `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
 //! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
 
 mod certs;
@@ -14,6 +14,7 @@ mod problem;
 mod rules;
 mod service;
 mod tree;
+pub mod users;
 mod vars;
 
 #[cfg(test)]
@@ -69,7 +70,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
     pub summary: String,
-    /// What a reload must read again: the configuration file, certificates and keys, and the list files that rules use.
+    /// What a reload must read again: the configuration file, certificates and keys, the list files that rules use, and
+    /// files of users.
     pub files: Vec<PathBuf>,
 }
 
@@ -157,13 +159,14 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["users", "devices", "tests"] {
+    for name in ["devices", "tests"] {
         service::refuse_if_given(section.get(name), name, report);
     }
 
     let settings = service::settings(&section, report);
-    let mut listeners = listeners(root, &section, settings.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
+    let mut users = users::Tables::read(section.get("users"), folder, report);
+    let mut listeners = listeners(root, &section, settings.metrics, &mut users, report);
     let mut certs = Certs::read(section.get("certs"), folder, report);
     if listeners.iter().any(|listener| listener.mode == Mode::Https) {
         let role = certs.server(root, report);
@@ -184,7 +187,14 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    doubts::warn(&rules, &compiled, report);
+    let has_users = listeners.iter().any(|listener| listener.users.is_some());
+    doubts::warn(&rules, &compiled, has_users, report);
+    if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
+        report.warn(
+            node,
+            "nobody is asked: every listener that could has users of its own, or is of another mode",
+        );
+    }
     let service = Service {
         listeners,
         timeouts: settings.timeouts,
@@ -200,7 +210,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
     let lists = vars.files().map(|(_, path, _, _)| folder.join(path));
-    let files = lists.chain(certs.files).collect();
+    let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 
@@ -208,6 +218,7 @@ fn listeners(
     root: &Node,
     section: &Section<'_>,
     metrics: Option<SocketAddr>,
+    users: &mut users::Tables<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     let Some(node) = section.get("listen") else {
@@ -220,7 +231,7 @@ fn listeners(
     if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
         report.error(node, "there is no listener: without one there is nothing to do");
     }
-    let listeners = listen::listeners(node, report);
+    let listeners = listen::listeners(node, users, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
         && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
     {

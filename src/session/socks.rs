@@ -69,7 +69,7 @@ pub(super) fn last_words(reason: CloseReason) -> Wire {
 /// The status with which a SOCKS client is told why, or nothing where it would not listen.
 fn status_of(reason: CloseReason) -> Option<Status> {
     Some(match reason {
-        CloseReason::Denied | CloseReason::Incomplete => Status::NotAllowed,
+        CloseReason::Denied | CloseReason::Incomplete | CloseReason::Unauthenticated => Status::NotAllowed,
         CloseReason::ConnectNetworkUnreachable => Status::NetworkUnreachable,
         CloseReason::ConnectUnreachable | CloseReason::NameNotFound | CloseReason::NoDestination => {
             Status::HostUnreachable

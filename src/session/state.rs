@@ -17,6 +17,8 @@ pub(super) enum State {
     SocksGreeting,
     /// Reading where a SOCKS client wants to go.
     SocksRequest,
+    /// Waiting for the word on the client's credentials.
+    Verifying,
     /// Reading the client's first bytes.
     FirstBytes,
     /// Waiting for the addresses of a name.
@@ -48,6 +50,12 @@ const EDGES: &[(State, State)] = &[
     (ProxyHeader, FirstBytes),
     (ProxyHeader, Resolving),
     (ProxyHeader, Dialling),
+    // Who the client is comes before what it wants; without that it may ask again.
+    (RequestHead, Verifying),
+    (Verifying, RequestHead),
+    (Verifying, FirstBytes),
+    (Verifying, Resolving),
+    (Verifying, Dialling),
     // A CONNECT that is peeked into, one that is not, and a plain request.
     (RequestHead, FirstBytes),
     (RequestHead, Resolving),
@@ -99,6 +107,7 @@ mod tests {
             RequestHead,
             SocksGreeting,
             SocksRequest,
+            Verifying,
             FirstBytes,
             Resolving,
             Dialling,

@@ -5,8 +5,10 @@ pub mod addresses;
 pub mod limits;
 pub mod output;
 pub mod privileges;
+pub mod random;
 pub mod socket;
 pub mod splice;
+pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod time;
