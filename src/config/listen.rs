@@ -107,13 +107,13 @@ fn listener(
         let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
         // The default has no key of its own and stands for the entry.
         let given = (!std::ptr::eq(node, entry)).then(|| format!("listen[{place}].{family}").into());
-        if let (Mode::Http | Mode::Socks5, Some(_), false) = (mode, &users, ip.is_loopback()) {
-            report.warn(
-                node,
-                format!(
-                    "users of {addr} send their passwords in clear: mode `https` hides them from the network"
-                ),
-            );
+        let advice = match mode {
+            Mode::Http => Some("mode `https` hides them from the network"),
+            Mode::Socks5 => Some("SOCKS 5 knows no way to hide them from the network"),
+            Mode::Transparent | Mode::ProxyProtocol | Mode::Https => None,
+        };
+        if let (Some(advice), Some(_), false) = (advice, &users, ip.is_loopback()) {
+            report.warn(node, format!("users of {addr} send their passwords in clear: {advice}"));
         }
         let (trusted, users) = (trusted.clone(), users.clone());
         listeners.push(Listener { mode, addr, tproxy, target, trusted, tls: None, users, given });

@@ -63,7 +63,7 @@ impl Session {
         }
         match self.mode {
             Mode::Http | Mode::Https => self.http_verified(verification, env),
-            Mode::Socks5 => self.close(CloseReason::Unauthenticated),
+            Mode::Socks5 => self.socks_verified(verification, env),
             // They have no users.
             Mode::Transparent | Mode::ProxyProtocol => self.close(CloseReason::Unauthenticated),
         }

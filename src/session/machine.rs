@@ -335,6 +335,7 @@ impl Session {
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
             State::SocksGreeting => self.look_for_socks_greeting(env),
+            State::SocksPassword => self.look_for_socks_password(),
             State::SocksRequest => self.look_for_socks_request(env),
             _ => self.identify(env),
         }

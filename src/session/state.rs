@@ -15,6 +15,8 @@ pub(super) enum State {
     RequestHead,
     /// Reading what a SOCKS client can do.
     SocksGreeting,
+    /// Reading a SOCKS client's name and password.
+    SocksPassword,
     /// Reading where a SOCKS client wants to go.
     SocksRequest,
     /// Waiting for the word on the client's credentials.
@@ -62,6 +64,9 @@ const EDGES: &[(State, State)] = &[
     (RequestHead, Dialling),
     // SOCKS, peeked into or not.
     (SocksGreeting, SocksRequest),
+    (SocksGreeting, SocksPassword),
+    (SocksPassword, Verifying),
+    (Verifying, SocksRequest),
     (SocksRequest, FirstBytes),
     (SocksRequest, Resolving),
     (SocksRequest, Dialling),
@@ -84,7 +89,10 @@ const EDGES: &[(State, State)] = &[
 impl State {
     /// Whether the client's bytes are read.
     pub(super) fn is_reading(self) -> bool {
-        matches!(self, Hello | ProxyHeader | RequestHead | SocksGreeting | SocksRequest | FirstBytes)
+        matches!(
+            self,
+            Hello | ProxyHeader | RequestHead | SocksGreeting | SocksPassword | SocksRequest | FirstBytes
+        )
     }
 
     /// Whether a session may go from here to `to`.
@@ -106,6 +114,7 @@ mod tests {
             ProxyHeader,
             RequestHead,
             SocksGreeting,
+            SocksPassword,
             SocksRequest,
             Verifying,
             FirstBytes,

@@ -3,8 +3,10 @@
 
 use super::*;
 
-/// A listener that asks.
+/// Listeners that ask.
 const USERS: &str = "http, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+const SOCKS_USERS: &str =
+    "socks5, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
 
 /// Steps of one conversation; more than any can have without its client sending on.
 const MOST: usize = 64;
@@ -37,7 +39,7 @@ fn configs() -> Vec<String> {
             "action: accept, dns: '*.example.com', port: 443",
         ],
     ];
-    let modes = ["transparent", "http", "proxyproto", "socks5", USERS];
+    let modes = ["transparent", "http", "proxyproto", "socks5", USERS, SOCKS_USERS];
     let targets = ["auto", "original", "name"];
     let all = modes.iter().flat_map(|mode| targets.iter().map(move |target| (mode, target)));
     all.flat_map(|(mode, target)| {
@@ -47,7 +49,7 @@ fn configs() -> Vec<String> {
 }
 
 fn messages() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 19] = [
+    let texts: [&[u8]; 20] = [
         b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT 198.51.100.2:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -63,6 +65,7 @@ fn messages() -> Vec<Vec<u8>> {
         b"\x05\x01\x00\x03\x11a.blocked.example\x01\xbb",
         b"\x05\x01\x00\x01\xc6\x33\x64\x02\x01\xbb",
         b"\x05\x03\x00\x01\0\0\0\0\0\0",
+        b"\x05\x02\x00\x02\x01\x05alice\x06secret",
         b"SSH-2.0-x\r\n",
         b"GET ",
         b"\0\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01",
