@@ -3,7 +3,7 @@
 //! From a terminal it is asked for twice and not shown; from a pipe one line is read. It is never an argument, which
 //! everybody on the machine could read.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read};
 
 use crate::auth::hash::SALT_BYTES;
 use crate::auth::{CryptHash, MAX_BYTES};
@@ -13,7 +13,7 @@ use crate::sys::{random, terminal};
 ///
 /// # Errors
 /// Why there is none, for a person.
-pub(super) fn hash_password() -> Result<String, String> {
+pub(crate) fn hash_password() -> Result<String, String> {
     let mut input = io::stdin().lock();
     let password = if input.is_terminal() {
         let mut ask = |prompt| {
@@ -49,12 +49,6 @@ fn read_line(input: &mut impl BufRead) -> Result<String, String> {
         }
     }
     Ok(line)
-}
-
-/// Says the hash, or why there is none; whether there is one.
-pub(super) fn run(out: &mut impl Write) -> Result<(), String> {
-    let hash = hash_password()?;
-    writeln!(out, "{hash}").map_err(|error| format!("the hash cannot be written: {error}"))
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Limits.
     pub admission: Admission,
-    /// Names to addresses.
-    pub resolver: ResolverHandle,
+    /// Names to addresses, for those who ask.
+    pub resolver: Option<ResolverHandle>,
     /// Passwords.
     pub verifier: Verifier,
     /// Our own connections to servers.

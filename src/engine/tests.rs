@@ -48,7 +48,7 @@ fn start(listener: &str, settings: &str) -> Running {
     let shared = Arc::new(Shared {
         metrics: Arc::clone(&metrics),
         admission: Admission::new(limits),
-        resolver,
+        resolver: Some(resolver),
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
         dialled: Dialled::new(1),
     });
