@@ -3,8 +3,8 @@
 #
 #   cross/test.sh [--target TRIPLE] [FILTER]...
 #
-# The default target is big-endian MIPS. Filters are the test runner's: parts of tests' names, of which one must fit. Needs what
-# cross/build.sh needs, and qemu-user. The exit status is 0 if all passed, 3 if a tool or a registry is missing.
+# The default target is big-endian MIPS. Filters are the test runner's: parts of tests' names, of which one must fit.
+# Needs what cross/build.sh needs, and qemu-user. The exit status is 0 if all passed, 3 if a tool or a registry is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cross/toolchain.sh
@@ -37,6 +37,8 @@ use_target_folder
 fetch_crates "$target"
 aim_at "$target"
 variable=${target//-/_}
-export "CARGO_TARGET_${variable^^}_RUNNER=${emulator[*]}"
+# The second is for tests that run their program again.
+export "CARGO_TARGET_${variable^^}_RUNNER=${emulator[*]}" CALAMARY_TEST_RUNNER="${emulator[*]}"
 # A test may expect a panic, so these unwind, other than the programs.
-cargo test --offline --locked --lib --profile emulated --target "$target" -Zbuild-std=std,panic_unwind,test -- "${filters[@]}"
+cargo test --offline --locked --lib --profile emulated --target "$target" -Zbuild-std=std,panic_unwind,test \
+  -- "${filters[@]}"

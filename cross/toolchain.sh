@@ -152,7 +152,7 @@ build_programs() {
 aim_at() {
   local target=$1 variable=${1//-/_} stamp=$CARGO_TARGET_DIR/$1/.cross
   # cargo does not see that the linker or what goes with it is another one.
-  [ -z "$(find cross -newer "$stamp" 2>&1)" ] || rm -rf "${CARGO_TARGET_DIR:?}/$target"
+  [ -z "$(find cross/cc.sh cross/toolchain.sh cross/unwind.c -newer "$stamp" 2>&1)" ] || rm -rf "${CARGO_TARGET_DIR:?}/$target"
   mkdir -p "${stamp%/*}" && touch "$stamp"
   install_program "cc-$target" <cross/cc.sh
   export "CC_$variable=$bin/cc-$target" "AR_$variable=$bin/ar"

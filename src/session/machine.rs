@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
+use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
@@ -53,7 +55,6 @@ impl Owed {
 }
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
-#[derive(Debug)]
 pub struct Session {
     pub(super) plan: Arc<Plan>,
     pub(super) mode: Mode,
@@ -61,6 +62,7 @@ pub struct Session {
     trusted: bool,
     /// How TLS is put on the client's end; taken when it is.
     pub(super) tls: Option<Role>,
+    pub(super) login: Login,
     pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
     pub(super) client: SocketAddr,
@@ -94,6 +96,7 @@ impl Machine for Session {
     type Record = Kept;
 
     const EXCHANGES: bool = true;
+    const VERIFIES: bool = true;
     const RESOLVES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -103,6 +106,7 @@ impl Machine for Session {
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
             tls: listener.tls.clone(),
+            login: Login::new(listener),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -186,7 +190,7 @@ impl Machine for Session {
 
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
+        if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
             self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
@@ -202,7 +206,7 @@ impl Machine for Session {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
         if self.prelude.is_empty() && self.state != State::FirstBytes {
-            let served = self.state == State::RequestHead && self.verdict.is_some();
+            let served = self.state == State::RequestHead && self.was_answered();
             return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
         match self.state {
@@ -215,11 +219,19 @@ impl Machine for Session {
     fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
-            State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
+            State::RequestHead if self.prelude.is_empty() && self.was_answered() => {
                 self.close(CloseReason::Idle)
             }
             _ => self.close(CloseReason::ProcessTimeout),
         }
+    }
+
+    fn users(&self) -> Option<&Arc<Users>> {
+        self.login.users()
+    }
+
+    fn verified(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
+        self.authenticated(verification, env)
     }
 
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
@@ -261,7 +273,7 @@ impl Machine for Session {
         self.go(State::RequestHead);
         if leftover.is_empty() {
             // Until the next one's first byte, what is known stays that of the last one.
-            self.plan = Arc::clone(env.plan);
+            self.adopt(env.plan);
             self.prelude = Vec::new();
             return Step::Read { until: env.now + self.timeouts().idle };
         }
@@ -318,6 +330,7 @@ impl Session {
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
             State::SocksGreeting => self.look_for_socks_greeting(env),
+            State::SocksPassword => self.look_for_socks_password(),
             State::SocksRequest => self.look_for_socks_request(env),
             _ => self.identify(env),
         }
@@ -443,6 +456,7 @@ pub(super) fn facts_of(client: SocketAddr) -> Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),
         l4: Known::Is(L4::Tcp),
+        user: Known::Absent,
         ..Facts::default()
     }
 }
