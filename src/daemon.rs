@@ -186,7 +186,9 @@ impl<P: Program> Daemon<P> {
         logging::reconfigure(&service.log);
         P::in_force(&plan, &self.shared.metrics);
         self.shared.admission.change(effective_limits(service, self.descriptors));
-        if let Some(resolver) = &self.shared.resolver {
+        if P::RESOLVES
+            && let Some(resolver) = &self.shared.resolver
+        {
             resolver.reconfigure(resolver_config(service));
         }
         P::replace(&mut self.beside, beside, &plan, &self.plan);

@@ -3,9 +3,8 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::config::Service;
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
@@ -23,8 +22,22 @@ const STACK_SIZE: usize = 128 * 1024;
 /// The threads, which end after this is dropped.
 #[derive(Debug)]
 pub struct Checks {
-    /// Nothing is ever sent: their end is the word.
-    _alive: Vec<Sender<()>>,
+    round: Arc<Round>,
+}
+
+/// What the threads tell the one who started them, and the other way round.
+#[derive(Debug, Default)]
+struct Round {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Servers that nobody knows anything of yet.
+    unknown: usize,
+    /// The threads shall end.
+    over: bool,
 }
 
 impl Checks {
@@ -34,32 +47,49 @@ impl Checks {
     /// # Errors
     /// No thread is to be had.
     pub fn start(plan: &Arc<RedirectPlan>) -> io::Result<Checks> {
-        let mut alive = Vec::new();
-        let (done, checked) = channel();
+        let checks = Checks { round: Arc::default() };
         for server in plan.servers.iter() {
-            let (stay, end) = channel();
-            alive.push(stay);
-            let (plan, server) = (Arc::clone(plan), Arc::clone(server));
-            let first = (server.standing() == Standing::Unknown).then(|| done.clone());
-            let run = move || watch(&plan, &server, &end, first);
+            let first = server.standing() == Standing::Unknown;
+            checks.round.change(|state| state.unknown += usize::from(first));
+            let (plan, server, round) = (Arc::clone(plan), Arc::clone(server), Arc::clone(&checks.round));
+            let run = move || watch(&plan, &server, &round, first);
             std::thread::Builder::new().name("health".into()).stack_size(STACK_SIZE).spawn(run)?;
         }
-        drop(done);
-        let until = Instant::now() + plan.service.timeouts.connect;
-        // Ends early when each has dropped its end of the channel.
-        while checked.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
-        Ok(Checks { _alive: alive })
+        checks.round.wait(plan.service.timeouts.connect, |state| state.unknown == 0);
+        Ok(checks)
     }
 }
 
-fn watch(plan: &RedirectPlan, server: &Server, end: &Receiver<()>, mut first: Option<Sender<()>>) {
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.round.change(|state| state.over = true);
+    }
+}
+
+impl Round {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done`, for at most `patience`; says whether it is.
+    fn wait(&self, patience: Duration, done: impl Fn(&State) -> bool) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, patience, |state| !done(state));
+        done(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
+fn watch(plan: &RedirectPlan, server: &Server, round: &Round, first: bool) {
+    let mut first = usize::from(first);
     loop {
         match check(server.name(), plan) {
             Ok(address) => server.answered(address),
             Err(error) => server.failed(&error.to_string()),
         }
-        drop(first.take());
-        if end.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+        let checked = std::mem::take(&mut first);
+        round.change(|state| state.unknown = state.unknown.saturating_sub(checked));
+        if round.wait(INTERVAL, |state| state.over) {
             return;
         }
     }

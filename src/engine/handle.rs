@@ -1,8 +1,8 @@
 //! What the rest of the daemon has of a worker: a handle to tell it things, and what all workers share.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -51,10 +51,25 @@ pub enum Command<P> {
     Report,
 }
 
+/// What a worker has been told and not heard yet. Nobody ever waits here, the waker says when to look: a channel would be
+/// 5 KB more of a MIPS binary.
+#[derive(Debug)]
+pub(super) struct Inbox<P>(Mutex<VecDeque<Command<P>>>);
+
+impl<P> Inbox<P> {
+    fn put(&self, command: Command<P>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+    }
+
+    pub(super) fn take(&self) -> Option<Command<P>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub struct Handle<P> {
-    commands: Sender<Command<P>>,
+    inbox: Arc<Inbox<P>>,
     waker: Arc<Waker>,
     pub(super) thread: Option<JoinHandle<()>>,
 }
@@ -62,15 +77,14 @@ pub struct Handle<P> {
 impl<P> Handle<P> {
     /// Tells the worker; one that has ended hears nothing.
     pub fn tell(&self, command: Command<P>) {
-        if self.commands.send(command).is_ok() {
-            // A worker that cannot be woken reads its commands at its next event.
-            let _ = self.waker.wake();
-        }
+        self.inbox.put(command);
+        // A worker that cannot be woken reads its commands at its next event.
+        let _ = self.waker.wake();
     }
 
     /// A second way to tell it.
     pub fn another(&self) -> Handle<P> {
-        Handle { commands: self.commands.clone(), waker: Arc::clone(&self.waker), thread: None }
+        Handle { inbox: Arc::clone(&self.inbox), waker: Arc::clone(&self.waker), thread: None }
     }
 
     /// Waits until the worker has ended.
@@ -85,16 +99,16 @@ impl<P> Handle<P> {
 #[derive(Debug)]
 pub struct Prepared<P> {
     pub(super) poll: Poll,
-    pub(super) inbox: Receiver<Command<P>>,
+    pub(super) inbox: Arc<Inbox<P>>,
 }
 
-/// Makes the channel of a worker.
+/// Makes what a worker is told things by.
 ///
 /// # Errors
 /// No poll or waker is to be had.
 pub fn prepare<P>() -> io::Result<(Handle<P>, Prepared<P>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let (commands, inbox) = channel();
-    Ok((Handle { commands, waker, thread: None }, Prepared { poll, inbox }))
+    let inbox = Arc::new(Inbox(Mutex::default()));
+    Ok((Handle { inbox: Arc::clone(&inbox), waker, thread: None }, Prepared { poll, inbox }))
 }

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{Connection, Fate, ROLES};
-use super::handle::{Command, Handle, Prepared, Shared, WAKER};
+use super::handle::{Command, Handle, Inbox, Prepared, Shared, WAKER};
 use super::listening::{Binding, key as listener_key};
 use super::slab::Slab;
 use super::timers::Timers;
@@ -96,7 +95,7 @@ struct Bound {
 struct Worker<M: Machine> {
     index: usize,
     poll: Poll,
-    inbox: Receiver<Command<M::Plan>>,
+    inbox: Arc<Inbox<M::Plan>>,
     plan: Arc<M::Plan>,
     outgoing: Outgoing,
     locals: Arc<Locals>,
@@ -348,7 +347,7 @@ impl<M: Machine> Worker<M> {
     }
 
     fn hear(&mut self, now: Instant) {
-        while let Ok(command) = self.inbox.try_recv() {
+        while let Some(command) = self.inbox.take() {
             match command {
                 Command::Plan(plan, listeners) => {
                     let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
