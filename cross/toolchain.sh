@@ -136,23 +136,34 @@ use_target_folder() {
   export CARGO_TARGET_DIR
 }
 
-# Builds every program of the package, with the size profile. Arguments: the target, the folder to put them into, further
-# flags for rustc as one word, then further options for cargo.
+# Builds the programs of the package, each with its own features, with the size profile. Arguments: the target, the folder
+# to put them into, further flags for rustc as one word, then further options for cargo to build calamary with.
 build_programs() {
-  local target=$1 into=$2 flags=$3 unwind=$CARGO_TARGET_DIR/unwind-$1.o
+  local target=$1 into=$2 flags=$3 lean=$CARGO_TARGET_DIR/lean-$1.o
   shift 3
   aim_at "$target"
-  "$bin/cc-$target" -Os -ffunction-sections -c cross/unwind.c -o "$unwind"
-  add_flags "$target" "-Cforce-unwind-tables=no -Clink-arg=$unwind $flags"
-  cargo build --quiet --offline --locked --profile router --bins --target "$target" -Zbuild-std=std,panic_abort \
-    -Zbuild-std-features=optimize_for_size -Zunstable-options --artifact-dir "$into" "$@"
+  "$bin/cc-$target" -Os -ffunction-sections -c cross/lean.c -o "$lean"
+  add_flags "$target" "-Zunstable-options -Cpanic=immediate-abort -Zlocation-detail=none -Clink-arg=$lean $flags"
+  build_program "$target" "$into" calamary "$@"
+  # Nobody prints a value as a programmer would in this one; in the other, rustls words its errors like that.
+  add_flags "$target" -Zfmt-debug=none
+  build_program "$target" "$into" calamary-redirector --no-default-features
+}
+
+# Arguments: the target, the folder, the program, further options for cargo.
+build_program() {
+  local target=$1 into=$2 program=$3
+  shift 3
+  cargo build --quiet --offline --locked --profile router --bin "$program" --target "$target" \
+    -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size -Zunstable-options --artifact-dir "$into" \
+    -Zpanic-immediate-abort --config 'profile.router.panic="immediate-abort"' "$@"
 }
 
 # Tells cargo and cc-rs how to compile for a target.
 aim_at() {
   local target=$1 variable=${1//-/_} stamp=$CARGO_TARGET_DIR/$1/.cross
   # cargo does not see that the linker or what goes with it is another one.
-  [ -z "$(find cross/cc.sh cross/toolchain.sh cross/unwind.c -newer "$stamp" 2>&1)" ] || rm -rf "${CARGO_TARGET_DIR:?}/$target"
+  [ -z "$(find cross/cc.sh cross/toolchain.sh cross/lean.c -newer "$stamp" 2>&1)" ] || rm -rf "${CARGO_TARGET_DIR:?}/$target"
   mkdir -p "${stamp%/*}" && touch "$stamp"
   install_program "cc-$target" <cross/cc.sh
   export "CC_$variable=$bin/cc-$target" "AR_$variable=$bin/ar"
