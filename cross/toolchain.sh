@@ -143,7 +143,7 @@ build_programs() {
   shift 3
   aim_at "$target"
   "$bin/cc-$target" -Os -ffunction-sections -c cross/lean.c -o "$lean"
-  add_flags "$target" "-Zunstable-options -Cpanic=immediate-abort -Zlocation-detail=none -Clink-arg=$lean $flags"
+  add_flags "$target" "-Zunstable-options -Cpanic=immediate-abort -Cforce-unwind-tables=no -Zlocation-detail=none -Clink-arg=$lean $flags"
   build_program "$target" "$into" calamary "$@"
   # Nobody prints a value as a programmer would in this one; in the other, rustls words its errors like that.
   add_flags "$target" -Zfmt-debug=none
