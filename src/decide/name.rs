@@ -176,6 +176,16 @@ impl NamePattern {
         Ok(NamePattern { domain: normal, coverage })
     }
 
+    /// The domain as names are compared.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// What of the domain is covered.
+    pub fn coverage(&self) -> Coverage {
+        self.coverage
+    }
+
     /// Whether it covers `name`, which is normalised.
     pub fn matches(&self, name: &str) -> bool {
         match name.strip_suffix(&*self.domain) {
