@@ -1,6 +1,6 @@
 //! The command line: options in, an exit status out.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,7 +43,8 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let source = Source::of(given.opt_str("config"), Path::new(DEFAULT_PATH));
-    let options = LoadOptions { debug: given.opt_present("debug") };
+    let options =
+        LoadOptions { debug: given.opt_present("debug"), progress: std::io::stderr().is_terminal() };
     let loaded = match source.load(options) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
@@ -143,7 +144,8 @@ fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
             return ExitCode::from(CANNOT_RUN);
         }
     };
-    let explanation = why::explain(&loaded.plan.rules, &facts, &locals);
+    let explanation =
+        why::explain_with_lines(&loaded.plan.rules, &facts, &locals, &config::list_file::find_line);
     say(&format!("{explanation}\n"));
     ExitCode::from(explanation.exit_code())
 }

@@ -1,7 +1,7 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `vars` (with `list_file`) and `rules` know
-//! the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `vars` (with `list_file` and
+//! `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
 //! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
 
 mod decode;
@@ -10,6 +10,7 @@ pub mod list_file;
 mod listen;
 pub mod plan;
 mod problem;
+mod progress;
 mod rules;
 mod service;
 mod tree;
@@ -56,6 +57,8 @@ const SERVICE_KEYS: Keys = Keys { own: &["vars", "rules"], shared: service::SETT
 pub struct LoadOptions {
     /// As `debug: true`.
     pub debug: bool,
+    /// Whether somebody looks at standard error while long lists are read.
+    pub progress: bool,
 }
 
 /// A configuration that can be started.
@@ -124,7 +127,7 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
     })?;
 
     let mut report = Report::default();
-    let decoded = decode(&root, file, &mut report);
+    let decoded = decode(&root, file, options, &mut report);
     let clean = report.is_clean();
     let (errors, warnings) = report.resolve(&root, file);
     match decoded {
@@ -138,9 +141,9 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
 }
 
 /// What the configuration says, without its warnings; only to be used if nothing was reported.
-fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
+fn decode(root: &Node, file: &Path, options: LoadOptions, report: &mut Report) -> Option<Loaded> {
     match root.value {
-        Value::Map(_) => return decode_top(root, file, report),
+        Value::Map(_) => return decode_top(root, file, options, report),
         Value::Null => {
             report.error(root, "the file is empty: at least one listener is needed (see --print-config)")
         }
@@ -149,7 +152,7 @@ fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     None
 }
 
-fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
+fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Report) -> Option<Loaded> {
     let mut section = Section::read(root, &TOP_KEYS, report);
     if let Some(node) = section.get("service") {
         let service = Section::read(node, &SERVICE_KEYS, report);
@@ -162,7 +165,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     let settings = service::settings(&section, report);
     let listeners = listeners(root, &section, settings.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
-    let mut vars = Variables::read(section.get("vars"), folder, report);
+    let mut vars = Variables::read(section.get("vars"), folder, options.progress, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -191,7 +194,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     };
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
-    let files = vars.files().map(|(_, path, _, _)| folder.join(path)).collect();
+    let files = vars.files().map(|(_, path, _)| folder.join(path)).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 
@@ -242,8 +245,8 @@ fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
     let mut out = format!("listeners: {} ({})", plan.service.listeners.len(), listeners.join(", "));
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
-    for (name, path, nets, names) in vars.files() {
-        let _ = write!(out, "\n${name}: {names} names and {nets} addresses from {path}");
+    for (name, path, content) in vars.files() {
+        let _ = write!(out, "\n${name}: {}", content.summary(path));
     }
     if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");

@@ -290,6 +290,12 @@ pub(super) fn parse_net(text: &str) -> Option<IpNet> {
 /// A name as rules and lists have it. Stricter than what a client may send: a port, path or typing error in a name would
 /// make a rule that never matches.
 pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
+    check_name(text)?;
+    NamePattern::parse(text)
+}
+
+/// What [`parse_name`] asks for beyond what every pattern must be.
+pub(super) fn check_name(text: &str) -> Result<(), &'static str> {
     if text.contains(|c: char| {
         c.is_ascii() && !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
     }) {
@@ -299,7 +305,7 @@ pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
     if !last_label.is_empty() && last_label.bytes().all(|b| b.is_ascii_digit()) {
         return Err("the last label is a number");
     }
-    NamePattern::parse(text)
+    Ok(())
 }
 
 /// `443` or `8000-8999`.

@@ -320,7 +320,7 @@ fn variables() {
     let list = |names: &[&str]| {
         let mut list = ListBuilder::new("list".into(), Source::Inline);
         for name in names {
-            list.name(NamePattern::parse(name).unwrap(), 1);
+            list.name(&NamePattern::parse(name).unwrap(), 1);
         }
         list.net("10.0.0.0/8".parse().unwrap(), 2);
         Arc::new(list.build())
