@@ -1,4 +1,4 @@
-//! A real browser through the HTTP proxy.
+//! A real browser through the HTTP proxy, in the clear and inside TLS, and through the SOCKS proxy.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
@@ -12,6 +12,33 @@ use common::{TempDir, have, skip};
 
 #[test]
 fn chromium_browses_through_the_http_proxy() {
+    browse_through("{mode: http, ip4: ['{ip}'], ip6: [], port: 4130}", "http://{ip}:4130", "");
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn chromium_browses_through_the_proxy_inside_tls() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates");
+    let hash = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "openssl x509 -in {folder}/server.pem -pubkey -noout | openssl pkey -pubin -outform der | \
+             openssl dgst -sha256 -binary | openssl base64"
+        ))
+        .output()
+        .unwrap();
+    // Chromium has no flag for one more root, but one for a key that it is to trust, of a proxy, too.
+    let trusted =
+        format!("--ignore-certificate-errors-spki-list={}", String::from_utf8_lossy(&hash.stdout).trim());
+    browse_through("{mode: https, ip4: ['{ip}'], ip6: [], port: 4130}", "https://{ip}:4130", &trusted);
+}
+
+#[test]
+fn chromium_browses_through_the_socks_proxy() {
+    browse_through("{mode: socks5, ip4: ['{ip}'], ip6: [], port: 4130}", "socks5://{ip}:4130", "");
+}
+
+fn browse_through(listener: &str, proxy: &str, flag: &str) {
     let Some(program) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|p| have(p))
     else {
         return skip("needs chromium");
@@ -29,10 +56,14 @@ fn chromium_browses_through_the_http_proxy() {
     });
     let https = lab.server.run(|| HttpsOrigin::start(at(SERVER4, 443)));
     let http = lab.server.run(|| HttpOrigin::start(at(SERVER4, 80)));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates");
     let config = format!(
-        "listen:\n  - {{mode: http, ip4: ['{ROUTER4}'], ip6: [], port: 4130}}\ndnsNameservers: ['{DNS4}']\n\
-         rules:\n  - {{dns: '*.blocked.example', action: deny}}\n  - {{dns: '.example.com', action: accept}}\n"
+        "listen:\n  - {}\ndnsNameservers: ['{DNS4}']\ncerts:\n  serverPublic: {folder}/server.pem\n  \
+         serverPrivate: {folder}/server.key\n\
+         rules:\n  - {{dns: '*.blocked.example', action: deny}}\n  - {{dns: '.example.com', action: accept}}\n",
+        listener.replace("{ip}", ROUTER4)
     );
+    let proxy = proxy.replace("{ip}", ROUTER4);
     let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
     let browse = |url: &str| {
         let home = TempDir::new();
@@ -40,8 +71,8 @@ fn chromium_browses_through_the_http_proxy() {
             "HOME={home} timeout 90 {program} --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
              --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage \
              --disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable \
-             --ignore-certificate-errors --user-data-dir={home}/profile --proxy-server=http://{ROUTER4}:4130 \
-             --dump-dom {url}",
+             --ignore-certificate-errors --user-data-dir={home}/profile --proxy-server={proxy} \
+             {flag} --dump-dom {url}",
             home = home.0.display()
         ));
         text(&output)

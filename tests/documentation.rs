@@ -4,11 +4,14 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use calamary::session::CloseReason;
 use common::client::Http;
 use common::daemon::{Daemon, run_on, text};
-use common::lab::{Lab, ROUTER4, SERVER4, SERVER6, at};
+use common::dns::NameServer;
+use common::lab::{DNS4, Lab, ROUTER4, SERVER4, SERVER6, at};
+use common::origin::HttpOrigin;
 use common::tls::HttpsOrigin;
 
 fn root() -> PathBuf {
@@ -111,6 +114,99 @@ fn the_page_about_transparent_mode_works_step_by_step() {
     }
 }
 
+/// The first block of a language on a page.
+fn first_on(page: &str, language: &str) -> String {
+    let mut found = blocks(language).into_iter().filter(|(place, _)| place.contains(page));
+    found.next().unwrap_or_else(|| panic!("no {language} in {page}")).1
+}
+
+#[test]
+fn the_page_about_the_http_proxy_works_as_printed() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let here = |text: String| text.replace("192.168.1.", "192.168.77.");
+    let config = here(first_on("modes/http.md", "yaml")) + "dnsNameservers: ['203.0.113.9']\n";
+    let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
+    let names: &[(&str, &[&str])] = &[("www.example.com", &[SERVER4]), ("www.blocked.example", &[SERVER4])];
+    let _names = lab.server.run(|| NameServer::with(&at(DNS4, 53), names));
+    let _https = lab.server.run(|| HttpsOrigin::start(at(SERVER4, 443)));
+    let _http = lab.server.run(|| HttpOrigin::start(at(SERVER4, 80)));
+    let dir = common::TempDir::new();
+    dir.write(".curlrc", "insecure\nsilent\nshow-error\nmax-time = 20\n");
+    let run = |command: &str| {
+        text(&lab.client.try_sh(&format!("CURL_HOME={}; export CURL_HOME; {command}", dir.0.display())))
+    };
+    let commands = here(first_on("modes/http.md", "sh curl"));
+    assert_eq!(commands.lines().count(), 3);
+    for command in commands.lines() {
+        let said = run(command);
+        assert!(said.contains("GET / HTTP/1.1 host=www.example.com"), "{command}: {said}\n{}", daemon.log());
+        let said = run(&command.replace("www.example.com", "www.blocked.example"));
+        assert!(said.contains("unrecognized name") || said.contains("denied by the proxy's rules"), "{said}");
+        // What the page says of those who open the proxy itself.
+        let said = run(&format!("curl http://{ROUTER4}:4130/"));
+        assert!(said.contains("this is a proxy: it needs an absolute URL or CONNECT"), "{said}");
+    }
+}
+
+#[test]
+fn the_page_about_the_proxy_protocol_works_as_printed() {
+    if !common::have("curl") || !common::have("haproxy") {
+        return common::skip("needs curl and haproxy");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let here = |text: String| text.replace("10.8.0.0/24", "127.0.0.0/8").replace("10.8.0.1", "127.0.0.1");
+    let page = "modes/proxyproto.md";
+    let daemon = lab.router.run(|| Daemon::start_with(&here(first_on(page, "yaml")), &[4129], &["-d"]));
+    lab.tproxy("80", 4127);
+    let dir = common::TempDir::new();
+    let config = dir.write("haproxy.cfg", here(first_on(page, "haproxy")));
+    let mut haproxy =
+        lab.router.run(|| Command::new("haproxy").arg("-db").arg("-f").arg(&config).spawn().unwrap());
+    daemon.wait_log(&["Closed | reason=health_check"]);
+    for server in [SERVER4, SERVER6] {
+        let _http = lab.server.run(|| HttpOrigin::start(at(server, 80)));
+        let target = at(server, 80);
+        let said = text(&lab.client.try_sh(&format!("curl -sS -m 20 --noproxy '*' http://{target}/x")));
+        assert!(said.contains("GET /x HTTP/1.1"), "{said}\n{}", daemon.log());
+        daemon.wait_log(&[&format!("=> {target} | Accept")]);
+    }
+    haproxy.kill().unwrap();
+    haproxy.wait().unwrap();
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn the_page_about_https_works_step_by_step() {
+    if !common::have("curl") || !common::have("openssl") {
+        return common::skip("needs curl and openssl");
+    }
+    let on_page = |language| {
+        let mut of_page = blocks(language).into_iter().filter(|(place, _)| place.contains("modes/https.md"));
+        of_page.next().unwrap().1
+    };
+    let dir = common::TempDir::new();
+    let here =
+        |snippet: String| snippet.replace("192.168.1.1", "127.0.0.2").replace("192.168.1.0", "127.0.0.0");
+    let made = std::process::Command::new("sh")
+        .args(["-ec", &here(on_page("sh openssl"))])
+        .current_dir(&dir.0)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let config = here(on_page("yaml")).replace("/etc/calamary", dir.0.to_str().unwrap());
+    let _daemon = Daemon::start(&format!("{config}output: {{allowLocal: true}}\n"), &[4131]);
+    let https = HttpsOrigin::start("127.0.0.1:0");
+    let output = std::process::Command::new("curl")
+        .args(["-sSk", "-m", "20", "--noproxy", "", "--proxy", "https://127.0.0.2:4131", "--proxy-cacert"])
+        .args([dir.0.join("root.pem").to_str().unwrap(), &format!("https://{}/x", https.addr())])
+        .output()
+        .unwrap();
+    assert!(text(&output).starts_with("GET /x HTTP/1.1"), "{}", text(&output));
+}
+
 #[test]
 fn the_router_of_the_readme_works_as_printed() {
     if !common::have("curl") {
@@ -150,7 +246,11 @@ fn every_complete_configuration_validates() {
         // Addresses of the reader's machine.
         let body = &body
             .replace("ip4: ['192.168.1.1']", "ip4: ['127.0.0.2']")
-            .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']");
+            .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']")
+            .replace(
+                "/etc/calamary/proxy",
+                &format!("{}/tests/vectors/certificates/server", root().display()),
+            );
         let output = run_on(body, &["-f", "{}", "-v"]);
         assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
     }

@@ -35,7 +35,7 @@ done
 max_len() {
     case $1 in
     authority | why_facts) echo 512 ;;
-    chunked_body | proxy_protocol | dns_message | names | list_file | decide | resolver) echo 1024 ;;
+    chunked_body | proxy_protocol | socks5 | dns_message | dns_strip | names | list_file | decide | resolver) echo 1024 ;;
     *) echo 4096 ;;
     esac
 }
@@ -66,15 +66,32 @@ binaries=$out/$host/release
 
 # Seeds: small ones are committed, the others come from the tests' vectors, which are hex.
 seed() {
-    local target=$1 into=$2 file
+    local target=$1 into=$2 file flow line
     if [[ -d $root/fuzz/seeds/$target ]]; then
         cp "$root/fuzz/seeds/$target"/* "$into"
     fi
     case $target in
-    client_hello | identify)
+    client_hello | identify | quic_initial)
         for file in "$root"/tests/vectors/tls/*.hex; do
             # shellcheck disable=SC2059 # The format is the data.
             printf "$(tr -d '[:space:]' <"$file" | sed 's/../\\x&/g')" >"$into/$(basename "$file" .hex)"
+        done
+        ;;
+    datagram)
+        # One in a line; the target reads each behind its length.
+        for file in "$root"/tests/vectors/quic/*.hex; do
+            flow=$into/$(basename "$file" .hex)
+            while read -r line; do
+                # shellcheck disable=SC2059
+                printf "$(printf '%04x%s' $((${#line} / 2)) "$line" | sed 's/../\\x&/g')"
+            done <"$file" >"$flow"
+        done
+        ;;
+    dns_strip)
+        # The first line is the message before.
+        for file in "$root"/tests/vectors/dns/*.hex; do
+            # shellcheck disable=SC2059
+            printf "$(head -n 1 "$file" | sed 's/../\\x&/g')" >"$into/$(basename "$file" .hex)"
         done
         ;;
     config) cp "$root/src/config/default.yml" "$root/fuzz/fuzz_targets"/*.yml "$into" ;;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use common::client::{Http, Response, connect_via_proxy_header, expect_bytes, read_end};
 use common::daemon::Daemon;
-use common::origin::{Origin, finish};
+use common::origin::{HttpOrigin, Origin, finish};
 use common::tls::{Hello, hello};
 use common::{free_port, wait_for};
 
@@ -220,6 +220,41 @@ fn the_end_of_a_refused_session_says_what_was_refused() {
     check_line(&line);
     assert!(line.contains(&format!("=> {} |", origin.addr)), "{line}");
     assert!(line.contains("name=www.blocked.example"), "{line}");
+}
+
+/// A denied request leaves the connection usable; when it then ends, the request was still its last one.
+#[test]
+fn the_end_of_a_kept_connection_says_what_was_asked_for_last() {
+    let port = free_port();
+    let origin = HttpOrigin::start("127.0.0.1:0");
+    let config = format!(
+        "debug: true\nlisten:\n  - {{mode: http, port: {port}}}\noutput: {{allowLocal: true}}\n\
+         timeout: {{process: 300}}\nrules:\n  - {{port: 81, action: deny}}\n  - {{action: accept}}\n"
+    );
+    let daemon = Daemon::start(&config, &[port]);
+    let served = (format!("http://{}/", origin.addr()), 200, format!("=> {} |", origin.addr()));
+    let denied = ("http://127.0.0.9:81/".to_string(), 403, "=> 127.0.0.9:81 |".to_string());
+    // Behind the last answer the client says nothing, or begins a request that it never ends.
+    for rest in ["", "GET "] {
+        for asked in [&[&denied][..], &[&served, &denied], &[&denied, &served], &[&denied, &denied]] {
+            let mut client = Http::connect(("127.0.0.1", port));
+            let sport = client.stream().local_addr().unwrap().port();
+            for (url, status, _) in asked {
+                let answer = client.ask(format!("GET {url} HTTP/1.1\r\nHost: x\r\n\r\n"));
+                assert_eq!(answer.status, *status);
+            }
+            client.send(rest);
+            if rest.is_empty() {
+                drop(client);
+            }
+            let line = daemon.wait_log(&["Closed | reason=", &format!("sport={sport} ")]);
+            check_line(&line);
+            assert!(
+                line.contains(&asked.last().unwrap().2) && line.contains("proto=http"),
+                "{rest:?} {line}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use common::client::{End, Http, connect_via_proxy_header, expect_bytes, is_open,
 use common::daemon::Daemon;
 use common::dns::NameServer;
 use common::origin::{Origin, finish};
-use common::{free_port, wait_for};
+use common::{free_port, process, wait_for};
 
 fn config(ports: &[u16], rules: &str) -> String {
     let listeners: String = ports.iter().map(|p| format!("  - {{mode: proxyproto, port: {p}}}\n")).collect();
@@ -300,4 +300,46 @@ fn an_http_proxy_follows_new_rules_on_a_kept_connection() {
     wait_for("the new rules", || (Http::connect(at(port)).ask(&get).status == 403).then_some(()));
     assert!(matches!(kept.ask(&get).status, 200 | 403));
     assert_eq!(kept.ask(&get).status, 403);
+}
+
+/// The last thing in a reload that can fail: the thread that serves metrics.
+#[test]
+fn a_metrics_thread_that_cannot_start_voids_the_reload() {
+    if !process::is_root() {
+        return common::skip("needs root");
+    }
+    let (port, old, new) = (free_port(), free_port(), free_port());
+    let with_metrics = |metrics: u16, rules: &str| {
+        // A user of its own: only then do limits of processes count, and only this daemon's.
+        let user = 60_000 + std::process::id() % 5_000;
+        format!("{}user: {user}\nmetrics: {{enabled: true, port: {metrics}}}\n", config(&[port], rules))
+    };
+    let is_served = |metrics: u16| {
+        Http::connect(("127.0.0.1", metrics)).ask("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+    };
+    let origin = Origin::echo("127.0.0.1:0");
+    let threads = {
+        let daemon = Daemon::start(&with_metrics(old, ACCEPT), &[port, old]);
+        daemon.wait_log(&["Listening"]);
+        daemon.status_field("Threads:")
+    };
+    // As many as it has, and not one more.
+    let limit = format!("prlimit --nproc={threads} --pid $$");
+    let mut daemon = Daemon::spawn_after(&limit, &with_metrics(old, ACCEPT));
+    daemon.wait_listening(&[port, old]);
+    wait_for("all threads", || (daemon.status_field("Threads:") == threads).then_some(()));
+    daemon.reload(&with_metrics(new, DENY));
+    daemon.wait_log(&["| ERROR |", "cannot serve metrics: Resource temporarily unavailable"]);
+    daemon.wait_log(&["Not reloaded"]);
+    assert!(is_served(old) && !daemon.listens_on(new));
+    assert!(is_accepted(port, &origin));
+
+    // Without the old one there is room for the new one.
+    for (reloads, plan) in [config(&[port], ACCEPT), with_metrics(new, DENY)].into_iter().enumerate() {
+        daemon.reload(&plan);
+        wait_for("the reload", || (daemon.count_log(&["Reloaded"]) > reloads).then_some(()));
+        wait_for("the old metrics to end", || (!daemon.listens_on(old)).then_some(()));
+    }
+    assert!(is_served(new));
+    assert!(!is_accepted(port, &origin));
 }

@@ -12,13 +12,16 @@ say() { printf '\n== %s\n' "$*"; }
 
 # program:package
 needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
-  c++:g++ git:git shellcheck:shellcheck man:man-db)
+  c++:g++ git:git shellcheck:shellcheck man:man-db haproxy:haproxy iptables:iptables setcap:libcap2-bin
+  systemd-analyze:systemd nc.openbsd:netcat-openbsd)
 
 missing_packages() {
   local need
   for need in "${needs[@]}"; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${need%%:*}" >/dev/null || printf '%s\n' "${need##*:}"
   done
+  # PySocks is a module of the system's own Python, not a program.
+  /usr/bin/python3 -c 'import socks' 2>/dev/null || printf 'python3-socks\n'
 }
 
 install_missing() {

@@ -38,6 +38,8 @@ fn session(proxy: SocketAddr, dest: SocketAddr, payload: &[u8]) -> Vec<u8> {
 fn twenty_thousand_short_connections_leave_descriptors_and_memory_where_they_were() {
     const SESSIONS: usize = 20_000;
     const CLIENTS: usize = 8;
+    // Nothing is what is measured; seven bytes that each session leaves behind would be too much.
+    const MAX_GROWN_KIB: u64 = 128;
     let port = free_port();
     let config = format!(
         "listen:\n  - {{mode: proxyproto, port: {port}}}\noutput: {{allowLocal: true}}\n\
@@ -69,13 +71,12 @@ fn twenty_thousand_short_connections_leave_descriptors_and_memory_where_they_wer
         });
     };
 
-    // What every session needs once: buffers, slabs, pipes, the allocator's arenas.
-    run(1_000);
+    // What sessions need once, such as buffers, slabs and the allocator's arenas, is there after a first round.
+    run(SESSIONS);
     daemon.wait_descriptors(200);
-    let descriptors = daemon.descriptors();
-    let memory = daemon.memory_kib();
+    let (descriptors, memory) = (daemon.descriptors(), daemon.memory_kib());
     run(SESSIONS);
     daemon.wait_descriptors(descriptors + 8);
     let grown = daemon.memory_kib().saturating_sub(memory);
-    assert!(grown < 4096, "{grown} KiB more after {SESSIONS} sessions");
+    assert!(grown < MAX_GROWN_KIB, "{grown} KiB more after {SESSIONS} further sessions");
 }

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::daemon::{Daemon, run_on, text};
+use std::process::Command;
+
+use common::daemon::{Daemon, PROGRAM, run_on, text};
 use common::lab::Lab;
 use common::{free_port, process};
 
@@ -113,5 +115,48 @@ fn metrics_may_move_to_another_address_on_their_port() {
         common::wait_for("the reload", || (daemon.count_log(&["Reloaded"]) > round).then_some(()));
         let mut client = common::client::Http::connect(("127.0.0.1", metrics));
         assert_eq!(client.ask("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    }
+}
+
+/// Each thing that a start needs is missed in turn: each time it says what, and ends with 1.
+#[test]
+fn a_start_that_runs_out_of_descriptors_is_exit_1_whatever_it_lacks() {
+    let (port, metrics) = (free_port(), free_port());
+    let dir = common::TempDir::new();
+    let config = dir.write(
+        "config.yml",
+        format!(
+            "listen:\n  - {{mode: http, ip6: [], port: {port}}}\nworkers: 1\nmetrics: {{enabled: true, port: {metrics}}}\n\
+             rules:\n  - {{action: accept}}\n"
+        ),
+    );
+    let path = config.to_str().unwrap();
+    let start = |descriptors: u32| {
+        let script = format!("ulimit -n {descriptors}; exec timeout 1 {PROGRAM} -f {path}");
+        Command::new("sh").arg("-c").arg(script).output().unwrap()
+    };
+    let mut said = Vec::new();
+    // Fewer, and the loader does not find its libraries.
+    for descriptors in 4..64 {
+        let output = start(descriptors);
+        // It has what it needs, and runs until `timeout` ends it.
+        if output.status.code() == Some(124) {
+            break;
+        }
+        assert_eq!(output.status.code(), Some(1), "{descriptors}: {}", text(&output));
+        let line = text(&output);
+        assert!(line.contains("Too many open files") && !line.contains("panicked"), "{descriptors}: {line}");
+        said.push(line);
+    }
+    for lacking in [
+        "cannot handle signals",
+        "cannot listen on",
+        "cannot serve metrics on",
+        "cannot make a worker",
+        "cannot start the resolver",
+        // Without them the `always` rule would let through what it is there for.
+        "cannot read this machine's addresses",
+    ] {
+        assert!(said.iter().any(|line| line.contains(lacking)), "{lacking} in {said:#?}");
     }
 }

@@ -180,6 +180,18 @@ fn the_pure_layers_see_no_socket_no_clock_no_log_and_no_libc() {
 }
 
 #[test]
+fn the_pure_layers_use_rustls_for_the_keys_of_quic_only() {
+    // A parser has no secrets, but the keys of Initial packets are none: they come from what is sent in clear.
+    let pure = ["wire", "identify", "decide"];
+    let opens = "wire/quic/initial.rs";
+    let problems = find(
+        |s| pure.contains(&s.module()) && s.path != opens && !s.is_test(),
+        |line| line.contains("rustls::"),
+    );
+    fail_if_any("of the pure layers only src/wire/quic/initial.rs uses rustls:", &problems);
+}
+
+#[test]
 fn decide_uses_std_and_ipnet_only() {
     let wrong = |line: &str| {
         let Some(rest) = line.trim_start().strip_prefix("use ") else { return false };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::client::{self, End, connect, expect_bytes, read_end, write_bytewise};
 use common::daemon::Daemon;
 use common::dns::NameServer;
-use common::lab::{self, CLIENT4, CLIENT6, Lab, ROUTER4, SERVER4, SERVER6, at};
+use common::lab::{self, CLIENT4, CLIENT6, Lab, ROUTER4, ROUTER6, SERVER4, SERVER6, at};
 use common::origin::{HttpOrigin, Origin};
 use common::tls::{self, ALERT_UNRECOGNIZED_NAME, Hello, HttpsOrigin, hello};
 use common::{have, skip, wait_for};
@@ -352,45 +352,124 @@ fn plain_http_is_redirected_to_https_and_everything_else_refused_by_the_redirect
     assert_eq!(origin.accepted(), 0);
 }
 
+/// What is redirected though it was meant for the router itself has no foreign destination: who says a name is taken there,
+/// who says none is denied, and nobody gets to what listens on the router.
 #[test]
 fn who_asks_for_the_routers_own_services_is_denied_by_the_built_in_rule() {
-    let rules = "rules:\n  - {action: accept}\n";
-    let Some((lab, daemon)) = start(By::Redirect, "22, 443, 8022", rules) else { return };
-    let secret = lab.router.run(|| {
-        [
-            Origin::banner(at(ROUTER4, 22), "router\r\n"),
-            Origin::banner(at(lab::ROUTER_OUT4, 22), "router\r\n"),
-        ]
-    });
-    for dest in [at(ROUTER4, 22), at(lab::ROUTER_OUT4, 22)] {
-        lab.client.run(|| {
-            if let Ok(mut stream) = std::net::TcpStream::connect(&dest) {
-                stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-                assert_eq!(read_end(&mut stream), End::Reset(vec![]));
-            }
+    let rules = "timeout: {process: 300}\ndnsNameservers: ['203.0.113.9']\nrules:\n  - {action: accept}\n";
+    for by in [By::Redirect, By::Tproxy] {
+        let Some((lab, daemon)) = start(by, "22, 80, 443", rules) else { return };
+        let names: &[(&str, &[&str])] =
+            &[("www.example.com", &[SERVER4]), ("router.example.com", &[ROUTER4])];
+        let _names = lab.server.run(|| NameServer::with(&at(lab::DNS4, 53), names));
+        let foreign = lab.server.run(|| Origin::echo(at(SERVER4, 443)));
+        let own = [ROUTER4, lab::ROUTER_OUT4, ROUTER6];
+        let services: Vec<Origin> = lab.router.run(|| {
+            let ports = [22, 80, 443];
+            let all = own.iter().flat_map(|addr| ports.map(|port| at(addr, port)));
+            all.map(|addr| Origin::banner(addr, "router\r\n")).collect()
         });
-        daemon.wait_log(&[&format!("=> {dest} | Denied | rule=always")]);
+        for addr in own {
+            let client = if addr == ROUTER6 { CLIENT6 } else { CLIENT4 };
+            let end = |port: u16, bytes: &[u8]| {
+                lab.client.run(|| {
+                    let mut stream = connect(at(addr, port));
+                    stream.write_all(bytes).unwrap();
+                    read_end(&mut stream)
+                })
+            };
+            let denied = |to: &str| {
+                daemon.wait_log(&[&format!("{client} => {to} | Denied | rule=always")]);
+            };
+            // A client that waits for the server to speak, and one whose protocol has no name.
+            assert_eq!(end(22, b""), End::Reset(vec![]), "{addr}");
+            assert_eq!(end(22, b"SSH-2.0-x\r\n"), End::Reset(vec![]), "{addr}");
+            denied("?");
+            // Names that lead back.
+            assert_eq!(end(443, &hello("router.example.com")), End::Closed(ALERT_UNRECOGNIZED_NAME.to_vec()));
+            denied(&at(ROUTER4, 443));
+            let asked = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", at(addr, 80));
+            assert!(
+                matches!(end(80, asked.as_bytes()), End::Closed(answer) if answer.starts_with(b"HTTP/1.1 403 "))
+            );
+            denied(&at(addr, 80));
+            // A name that leads elsewhere is where it goes.
+            lab.client.run(|| {
+                let mut stream = connect(at(addr, 443));
+                let bytes = hello("www.example.com");
+                stream.write_all(&bytes).unwrap();
+                expect_bytes(&mut stream, &bytes);
+            });
+            daemon.wait_log(&[&format!("{client} => {} | Accept | rule=0", at(SERVER4, 443))]);
+        }
+        assert_eq!(foreign.accepted(), own.len());
+        assert_eq!(services.iter().map(Origin::accepted).sum::<usize>(), 0);
     }
-    assert_eq!(secret[0].accepted() + secret[1].accepted(), 0);
+}
+
+#[test]
+fn allow_local_lets_the_routers_services_be_reached_but_not_the_listeners() {
+    let rules = "timeout: {process: 300}\noutput: {allowLocal: true}\nrules:\n  - {port: 22, action: accept}\n  - {action: accept}\n";
+    for by in [By::Redirect, By::Tproxy] {
+        let Some((lab, daemon)) = start(by, "22, 4128", rules) else { return };
+        let _services =
+            lab.router.run(|| [ROUTER4, ROUTER6].map(|addr| Origin::banner(at(addr, 22), "router\r\n")));
+        for addr in [ROUTER4, ROUTER6] {
+            lab.client.run(|| expect_bytes(&mut connect(at(addr, 22)), b"router\r\n"));
+            daemon.wait_log(&[&format!("=> {} | Accept | rule=0", at(addr, 22))]);
+            let end = lab.client.run(|| read_end(&mut connect(at(addr, PORT))));
+            assert_eq!(end, End::Reset(vec![]));
+        }
+        daemon.wait_count(2, &["=> ? | Denied | rule=always"]);
+    }
 }
 
 #[test]
 fn a_client_that_connects_to_the_listener_itself_causes_no_loop() {
-    let Some((lab, daemon)) = start(By::Redirect, "443", "rules:\n  - {action: accept}\n") else { return };
-    for hello_bytes in [
-        hello("www.example.com"),
-        b"GET / HTTP/1.1\r\nHost: 192.168.77.1:4128\r\n\r\n".to_vec(),
-        b"x\n".to_vec(),
+    let rules = "timeout: {process: 300}\ndnsNameservers: ['203.0.113.9']\noutput: {retries: 0}\nrules:\n  - {action: accept}\n";
+    let Some((lab, daemon)) = start(By::Redirect, "443", rules) else { return };
+    let names: &[(&str, &[&str])] = &[("www.example.com", &[SERVER4]), ("router.example.com", &[ROUTER4])];
+    let _names = lab.server.run(|| NameServer::with(&at(lab::DNS4, 53), names));
+    let _origin = lab.server.run(|| Origin::banner(at(SERVER4, 443), "hello"));
+    // Nobody but the daemon connects from there.
+    lab.router.count_syns_sent();
+    let host = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    for (bytes, connections) in [
+        (host(&at(ROUTER4, PORT)), 0),
+        (host(&at(ROUTER6, PORT)), 0),
+        (host("router.example.com"), 0),
+        (hello("router.example.com"), 0),
+        (b"x\n".to_vec(), 0),
+        (b"".to_vec(), 0),
+        // One to the server that is named, and that is all.
+        (hello("www.example.com"), 1),
     ] {
-        lab.client.run(|| {
-            let mut stream = connect(at(ROUTER4, PORT));
-            stream.write_all(&hello_bytes).unwrap();
-            // Whatever the refusal is, the connection ends.
-            let _ = read_end(&mut stream);
-        });
+        for addr in [ROUTER4, ROUTER6] {
+            let before = lab.router.syns();
+            let end = lab.client.run(|| {
+                let mut stream = connect(at(addr, PORT));
+                stream.write_all(&bytes).unwrap();
+                let mut byte = [0];
+                if connections > 0 {
+                    stream.read_exact(&mut byte).map(|()| End::Closed(vec![]))
+                } else {
+                    Ok(read_end(&mut stream))
+                }
+            });
+            end.unwrap();
+            // A loop would need no time at all.
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(
+                lab.router.syns() - before,
+                connections,
+                "{} to {addr}\n{}",
+                bytes.escape_ascii(),
+                daemon.log()
+            );
+        }
     }
-    assert!(daemon.descriptors() < 200, "{} descriptors:\n{}", daemon.descriptors(), daemon.log());
-    assert!(daemon.log().lines().count() < 100, "{}", daemon.log());
+    daemon.wait_count(2, &["| Accept |"]);
+    daemon.wait_count(12, &["| Denied | rule=always"]);
 }
 
 #[test]

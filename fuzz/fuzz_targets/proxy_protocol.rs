@@ -22,11 +22,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(parse(&data[..header.len]), Parse::Complete(header.clone()));
     assert_eq!(parse(&data[..header.len - 1]), Parse::NeedMore);
 
-    assert_eq!(introduction(&header, false), Introduction::Refused);
+    assert_eq!(introduction(&header, false, |_, _| true), Introduction::Refused);
     let Endpoints::Tcp { src, dest } = header.endpoints else {
-        assert!(!matches!(introduction(&header, true), Introduction::Client { .. }));
+        assert!(!matches!(introduction(&header, true, |_, _| false), Introduction::Client { .. }));
         return;
     };
+    // Whoever speaks for itself is no client.
+    assert_eq!(introduction(&header, true, |_, _| true), Introduction::HealthCheck);
+    assert!(matches!(introduction(&header, true, |_, _| false), Introduction::Client { .. }));
     assert_eq!(src.is_ipv4(), dest.is_ipv4());
     let family = if src.is_ipv4() { "TCP4" } else { "TCP6" };
     let line =

@@ -21,6 +21,8 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = include_str!("session.yml");
+/// Paths in it start from its folder.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz_targets/session.yml");
 /// What may happen to one session.
 const MAX_EVENTS: usize = 200;
 /// The largest read.
@@ -31,7 +33,7 @@ const ADDRS: [&str; 7] =
 const PORTS: [u16; 6] = [22, 25, 80, 443, 4128, 8080];
 /// What clients begin with; everything else is the fuzzer's own.
 static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let words: [&[u8]; 12] = [
+    let words: [&[u8]; 18] = [
         b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
         b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://denied.example/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -43,6 +45,12 @@ static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         b"PROXY TCP4 192.0.2.7 192.0.2.1 51234 443\r\n",
         b"PROXY TCP4 192.0.2.7 127.0.0.1 51234 4133\r\n",
         b"PROXY UNKNOWN\r\n",
+        b"\x05\x01\x00",
+        b"\x05\x02\x00\x02\x05\x01\x00\x03\x0fwww.example.com\x01\xbb",
+        b"\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x16",
+        b"\x05\x01\x00\x03\x0edenied.example\x00\x50",
+        b"\x05\x03\x00\x01\0\0\0\0\0\0",
+        b"\x01\x05alice\x06secret",
         b"\0\x1d\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01",
     ];
     let hellos = ["www.example.com", "a.ads.test", "secure.example", "cloudflare-ech.com"].map(client_hello);
@@ -64,7 +72,7 @@ fn client_hello(sni: &str) -> Vec<u8> {
 }
 
 static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
-    let loaded = load(CONFIG, Path::new("session.yml"), LoadOptions::default());
+    let loaded = load(CONFIG, Path::new(FILE), LoadOptions::default());
     Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan)
 });
 
@@ -151,7 +159,8 @@ impl Run {
         self.step = f(&mut self.session, &mut env);
         assert!(verdicts.0 <= 1, "two verdicts in one call");
         let reply = self.session.take_reply();
-        assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 "), "{}", reply.escape_ascii());
+        let begins: &[u8] = if self.session.mode() == Mode::Socks5 { b"\x05" } else { b"HTTP/1.1 " };
+        assert!(reply.is_empty() || reply.starts_with(begins), "{}", reply.escape_ascii());
     }
 
     fn event(&mut self, u: &mut Unstructured<'_>) -> Result<Going> {
@@ -167,6 +176,16 @@ impl Run {
         }
         match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
             Step::Read { until } => self.read(until, u)?,
+            Step::Secure(securing) => {
+                // TLS takes all of it, and what comes behind it are other bytes.
+                assert_eq!(securing.received, self.fed);
+                self.fed.clear();
+                if u.ratio(1, 4)? {
+                    self.call(|session, _| session.close(CloseReason::TlsFailed));
+                } else {
+                    self.call(|session, env| session.secured(env));
+                }
+            }
             Step::Resolve(name) => {
                 assert!(!name.is_empty() && !name.ends_with('.'), "{name:?}");
                 let result = match u.int_in_range(0..=7)? {
@@ -186,7 +205,8 @@ impl Run {
                     let error = *u.choose(&DialError::ALL)?;
                     self.call(|session, env| session.dial_failed(error, env));
                 } else {
-                    self.call(|session, env| session.connected(addrs[0], env));
+                    let local = u.choose(&["192.0.2.254:40000", "[2001:db8::254]:40000"])?.parse().unwrap();
+                    self.call(|session, env| session.connected(addrs[0], local, env));
                 }
             }
             Step::Tunnel { to_server } => {
@@ -306,6 +326,10 @@ impl Run {
             match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
                 Step::Read { until } => {
                     self.now = self.now.max(until);
+                    self.deadline();
+                }
+                Step::Secure(securing) => {
+                    self.now = self.now.max(securing.until);
                     self.deadline();
                 }
                 Step::Resolve(_) => {

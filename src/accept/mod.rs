@@ -3,7 +3,9 @@
 //! Everything here is pure: sockets are asked and bytes are read elsewhere, and what they gave is passed in.
 
 pub mod http;
+pub mod https;
 pub mod proxy_protocol;
+pub mod socks5;
 pub mod transparent;
 
 use std::net::SocketAddr;

@@ -7,14 +7,13 @@ use super::{Wish, canonical};
 /// The original destination of an accepted socket.
 ///
 /// `candidates` is where the kernel says that it was going, best first: the socket's own address where that is TPROXY's,
-/// and SO_ORIGINAL_DST. A connection that was going to one of our own listeners was not redirected, or by another
-/// machine, and its destination is lost; dialling that address would be a loop.
+/// and SO_ORIGINAL_DST. One that `is_own` names this machine instead of a foreign destination: nothing was redirected, or
+/// by another machine, and what was wanted is lost. Dialling it would be a loop, or a way to the router's own services.
 pub fn original_destination(
     candidates: impl IntoIterator<Item = SocketAddr>,
-    is_own_listener: impl Fn(SocketAddr) -> bool,
+    is_own: impl Fn(SocketAddr) -> bool,
 ) -> Wish {
-    let is_foreign =
-        |addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0 && !is_own_listener(*addr);
+    let is_foreign = |addr: &SocketAddr| !addr.ip().is_unspecified() && addr.port() != 0 && !is_own(*addr);
     candidates.into_iter().map(canonical).find(is_foreign).map_or(Wish::Lost, Wish::Address)
 }
 

@@ -22,9 +22,9 @@ const TRUSTED_BY_DEFAULT: &[&str] =
 const MODES: &[(&str, Option<Mode>)] = &[
     ("transparent", Some(Mode::Transparent)),
     ("http", Some(Mode::Http)),
-    ("https", None),
+    ("https", Some(Mode::Https)),
     ("proxyproto", Some(Mode::ProxyProtocol)),
-    ("socks5", None),
+    ("socks5", Some(Mode::Socks5)),
 ];
 
 const TARGETS: &[(&str, Target)] =
@@ -102,7 +102,7 @@ fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &
         let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
         // The default has no key of its own and stands for the entry.
         let given = (!std::ptr::eq(node, entry)).then(|| format!("listen[{place}].{family}").into());
-        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone(), given });
+        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone(), tls: None, given });
     }
 }
 
@@ -113,6 +113,10 @@ fn mode(node: &Node, report: &mut Report) -> (&'static str, Option<Mode>) {
         return ("", None);
     };
     match MODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
+        Some((name, Some(Mode::Https))) if cfg!(not(feature = "tls")) => {
+            report.error(node, format!("mode `{name}` is not part of this build: it was made without TLS"));
+            (name, None)
+        }
         Some((name, Some(mode))) => (name, Some(*mode)),
         Some((name, None)) => {
             report.error(node, format!("mode `{name}` is not supported yet"));

@@ -1,9 +1,11 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `vars` (with `list_file` and
-//! `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
-//! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `certs`, `vars` (with `list_file` and
+//! `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found
+//! in one go and shown with its place, see [`Problem`]. What a key asks for and this version cannot do is an error, never
+//! passed over.
 
+mod certs;
 mod decode;
 mod doubts;
 pub mod list_file;
@@ -25,6 +27,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use self::certs::Certs;
 use self::decode::{Keys, Section};
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
@@ -70,11 +73,11 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
     pub summary: String,
-    /// What a reload must read again: the configuration file and the list files that rules use.
+    /// What a reload must read again: the configuration file, certificates and keys, and the list files that rules use.
     pub files: Vec<PathBuf>,
 }
 
-/// Reads and checks a configuration, and the list files that its rules use.
+/// Reads and checks a configuration, the list files that its rules use, and certificates that its listeners need.
 ///
 /// # Errors
 /// Every problem of the file, or that it cannot be read.
@@ -163,8 +166,14 @@ fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Repor
     }
 
     let settings = service::settings(&section, report);
-    let listeners = listeners(root, &section, settings.metrics, report);
+    let mut listeners = listeners(root, &section, settings.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
+    let mut certs = Certs::read(section.get("certs"), folder, report);
+    if listeners.iter().any(|listener| listener.mode == Mode::Https) {
+        let role = certs.server(root, report);
+        let https = listeners.iter_mut().filter(|listener| listener.mode == Mode::Https);
+        https.for_each(|listener| listener.tls.clone_from(&role));
+    }
     let mut vars = Variables::read(section.get("vars"), folder, options.progress, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
@@ -194,7 +203,8 @@ fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Repor
     };
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
-    let files = vars.files().map(|(_, path, _)| folder.join(path)).collect();
+    let lists = vars.files().map(|(_, path, _)| folder.join(path));
+    let files = lists.chain(certs.files).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 

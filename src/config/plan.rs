@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
+use crate::relay::stream::Role;
 
 /// Everything that a start or a reload uses.
 #[derive(Debug)]
@@ -56,17 +57,28 @@ pub enum Mode {
     Transparent,
     /// HTTP proxy.
     Http,
+    /// HTTP proxy inside TLS.
+    Https,
     /// PROXY protocol header first.
     ProxyProtocol,
+    /// SOCKS 5 proxy.
+    Socks5,
 }
 
 impl Mode {
+    /// Whether clients know that they talk to a proxy, and tell it where to.
+    pub fn is_explicit(self) -> bool {
+        matches!(self, Mode::Http | Mode::Https | Mode::Socks5)
+    }
+
     /// As written in the configuration and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Transparent => "transparent",
             Mode::Http => "http",
+            Mode::Https => "https",
             Mode::ProxyProtocol => "proxyproto",
+            Mode::Socks5 => "socks5",
         }
     }
 }
@@ -95,6 +107,8 @@ pub struct Listener {
     pub target: Target,
     /// Who may send a PROXY header.
     pub trusted: AddrSet,
+    /// How TLS is put on, where clients speak it.
+    pub tls: Option<Role>,
     /// The key that gives the address; nothing where it is the default.
     pub given: Option<Box<str>>,
 }

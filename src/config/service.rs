@@ -58,7 +58,6 @@ pub(super) struct Settings {
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
-    certs(section, report);
     for key in ["interceptFallback", "endAtClose"] {
         refuse_if_true(section.get(key), key, report);
     }
@@ -104,14 +103,6 @@ fn refuse_if_true(node: Option<&Node>, name: &str, report: &mut Report) {
         && boolean(node, report) == Some(true)
     {
         report.error(node, format!("`{name}: true` is not supported yet"));
-    }
-}
-
-/// Files are looked at where something uses them; nothing does yet.
-fn certs(section: &Section<'_>, report: &mut Report) {
-    let keys = &["serverPublic", "serverPrivate", "interceptPublic", "interceptPrivate", "caPublic"];
-    for entry in subsection(section, "certs", keys, report).entries() {
-        text(entry.value, "the path of a file", report);
     }
 }
 

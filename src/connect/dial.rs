@@ -47,7 +47,9 @@ pub enum Dial {
 /// sees first, a refusal comes from the server itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DialError {
-    /// The server or its network cannot be reached.
+    /// There is no way to the server's network.
+    NetworkUnreachable,
+    /// The server cannot be reached.
     Unreachable,
     /// Something else: a local firewall, no descriptors, no address to try.
     Other,
@@ -59,12 +61,18 @@ pub enum DialError {
 
 impl DialError {
     /// Every kind, in the order of declaration.
-    pub const ALL: [DialError; 4] =
-        [DialError::Unreachable, DialError::Other, DialError::TimedOut, DialError::Refused];
+    pub const ALL: [DialError; 5] = [
+        DialError::NetworkUnreachable,
+        DialError::Unreachable,
+        DialError::Other,
+        DialError::TimedOut,
+        DialError::Refused,
+    ];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
+            DialError::NetworkUnreachable => "network_unreachable",
             DialError::Unreachable => "unreachable",
             DialError::Other => "other",
             DialError::TimedOut => "timeout",
@@ -78,10 +86,10 @@ impl From<&io::Error> for DialError {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => DialError::Refused,
             io::ErrorKind::TimedOut => DialError::TimedOut,
-            io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
+            io::ErrorKind::HostUnreachable => DialError::Unreachable,
+            io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable => DialError::Unreachable,
+            | io::ErrorKind::AddrNotAvailable => DialError::NetworkUnreachable,
             _ => DialError::Other,
         }
     }

@@ -59,13 +59,13 @@ pub(super) fn always(facts: &Facts, locals: &Locals) -> Always {
     if let Some(refused) = never_reachable(dest) {
         return Always::Refuse(refused);
     }
-    let own = locals.addrs.binary_search(&dest).is_ok();
+    let own = locals.has(dest);
     let Some(local) = local_scope(dest).or(own.then_some(Refused::Own)) else { return Always::Pass };
     if !locals.allow_local {
         return Always::Refuse(local);
     }
     // A listener on the wildcard is reached through loopback and through every address of this machine.
-    if locals.tcp_ports.is_empty() || !(own || dest.is_loopback()) {
+    if locals.tcp_ports.is_empty() || !own {
         return Always::Pass;
     }
     match facts.port {

@@ -5,9 +5,9 @@
 //!
 //! `rules` is what the configuration builds and everybody calls. Behind it, `compile` turns each rule into a mask of
 //! `worlds` (what the first bytes can be) and one `predicate` for each address, port and name; `walk` goes through them
-//! with three-valued logic; `always` is the built-in rule before them. `list`, `name`, `fingerprint` and `addr_set` are what
-//! values are looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by what is learnt
-//! later, and no fact is asked for that cannot change it.
+//! with three-valued logic; `always` is the built-in rule before them. `list`, `name`, `fingerprint` and `addr_set` are
+//! what values are looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by
+//! what is learnt later, and no fact is asked for that cannot change it.
 
 pub mod addr_set;
 mod always;

@@ -3,7 +3,7 @@
 //! The configuration builds [`RuleSpec`]s; [`Ruleset::new`] compiles them (see `compile`) and [`Ruleset::decide`] walks
 //! them (see `walk`). Nothing here parses text or knows a file format.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -130,6 +130,24 @@ pub struct Locals {
     pub tcp_ports: Vec<u16>,
     /// `output.allowLocal`.
     pub allow_local: bool,
+}
+
+impl Locals {
+    /// Whether a connection to `ip`, which is not v4-mapped, stays on this machine.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.addrs.binary_search(&ip).is_ok()
+    }
+
+    /// Whether a redirected connection to `addr`, which is not v4-mapped, has nowhere foreign to go: it was meant for this
+    /// machine, or the trace of a redirection elsewhere is lost. With `allowLocal` that is so for our own listeners only.
+    pub fn takes_in(&self, addr: SocketAddr) -> bool {
+        if self.allow_local { self.listens_at(addr) } else { self.has(addr.ip()) }
+    }
+
+    /// Whether `addr`, which is not v4-mapped, leads to one of our own listeners.
+    pub fn listens_at(&self, addr: SocketAddr) -> bool {
+        self.has(addr.ip()) && self.tcp_ports.contains(&addr.port())
+    }
 }
 
 impl Ruleset {

@@ -7,12 +7,12 @@ mod dialling;
 mod exchanging;
 mod lingering;
 mod resolving;
+mod securing;
 mod server;
 mod stage;
 mod talking;
 mod tunnelling;
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -22,7 +22,6 @@ use mio::{Interest, Token};
 pub(super) use self::dialling::ROLES;
 use self::dialling::{Dialling, Race, Standing};
 use self::exchanging::Exchanging;
-use self::lingering::{LINGER, Lingering};
 use self::resolving::{Begun, Resolving};
 use self::server::Server;
 pub(super) use self::stage::Fate;
@@ -33,9 +32,9 @@ use super::tools::Tools;
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::connect::resolve::ResolveError;
+use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
 use crate::session::{self, CloseReason, Closing, Machine, Step, Wire};
-use crate::sys::socket;
 
 /// Reads from one client before others get their turn.
 const READS_PER_TURN: usize = 16;
@@ -66,7 +65,7 @@ impl<M: Machine> Connection<M> {
     ) -> Self {
         Connection {
             // A fresh socket has room.
-            client: End { stream, ready: Ready { writable: true, ..Ready::NOT } },
+            client: End { stream: Stream::new(stream), ready: Ready { writable: true, ..Ready::NOT } },
             server: None,
             race: Race::default(),
             stage: Stage::Over,
@@ -91,7 +90,8 @@ impl<M: Machine> Connection<M> {
     /// `ours`: this program itself has dialled it.
     pub fn start(&mut self, mut session: Box<M>, wish: Wish, ours: bool, tools: &mut Tools<'_, M>) -> Fate {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if tools.registry.register(&mut self.client.stream, Token(tools.key * ROLES), interest).is_err() {
+        let (socket, token) = (self.client.stream.socket_mut(), Token(tools.key * ROLES));
+        if tools.registry.register(socket, token, interest).is_err() {
             return self.finish(CloseReason::OutOfResources, Wire::Reset, tools);
         }
         let step =
@@ -137,6 +137,7 @@ impl<M: Machine> Connection<M> {
     pub fn go_on(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
+            Stage::Securing(_) => self.shake_hands(tools),
             Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
@@ -149,7 +150,7 @@ impl<M: Machine> Connection<M> {
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
-            Stage::Talking(session) => {
+            Stage::Talking(session) | Stage::Securing(session) => {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
@@ -217,7 +218,8 @@ impl<M: Machine> Connection<M> {
             return self.finish(CloseReason::Limit, Wire::Reset, tools);
         }
         let reply = session.take_reply();
-        if matches!(step, Step::Close(_)) {
+        // What is answered while the client may go on (a denied request) is to be seen in the closing line, too.
+        if matches!(step, Step::Close(_)) || !reply.is_empty() {
             self.life.open(&session);
         }
         let step = match step {
@@ -228,7 +230,7 @@ impl<M: Machine> Connection<M> {
             }
             step => step,
         };
-        if !reply.is_empty() && !matches!(self.client.stream.write(&reply), Ok(n) if n == reply.len()) {
+        if !reply.is_empty() && !self.client.say(&reply) {
             return self.finish(CloseReason::ClientGone, Wire::Reset, tools);
         }
         match step {
@@ -237,6 +239,7 @@ impl<M: Machine> Connection<M> {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
+            Step::Secure(securing) => self.secure(session, &securing, tools),
             Step::Resolve(name) => self.resolve(session, name, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
@@ -267,7 +270,7 @@ impl<M: Machine> Connection<M> {
                 return Fate::Stays;
             }
             let Stage::Talking(session) = &mut self.stage else { return Fate::Stays };
-            let Some(step) = talking::read(&mut **session, &mut self.client, tools) else {
+            let Some(step) = talking::read(&mut **session, &mut self.client, &self.life, tools) else {
                 return Fate::Stays;
             };
             let fate = self.go_to(step, tools);
@@ -341,7 +344,7 @@ impl<M: Machine> Connection<M> {
         let (Some(server), Some(mut session)) = (&self.server, self.stage.take_session()) else {
             return Fate::Stays;
         };
-        let step = tools.ask(|env| session.connected(server.addr, env));
+        let step = tools.ask(|env| session.connected(server.addr, server.local(), env));
         self.carry_out(session, step, tools)
     }
 
@@ -412,9 +415,9 @@ impl<M: Machine> Connection<M> {
                 }
                 self.next_request(tools)
             }
-            exchanging::Turn::ClientReset => {
+            exchanging::Turn::ClientBroke(reason) => {
                 self.server.iter().for_each(Server::reset_on_close);
-                self.finish(CloseReason::ClientReset, Wire::Reset, tools)
+                self.finish(reason, Wire::Reset, tools)
             }
             exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
         }
@@ -431,34 +434,6 @@ impl<M: Machine> Connection<M> {
         let reused = self.server.take().is_some_and(|server| server.reused);
         let (session, step) = exchanging.fail(reason, reused, tools.loan);
         self.carry_out(session, step, tools)
-    }
-
-    /// Ends the session; the client may still have to hear its last words.
-    fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_, M>) -> Fate {
-        self.stage.close(tools.loan);
-        self.server = None;
-        self.life.close(reason, tools.now);
-        tools.shared.metrics.connection_closed(self.life.mode, reason);
-        match wire {
-            Wire::Say(words) => {
-                self.stage = Stage::Lingering(Lingering::new(&mut self.client, &words));
-                self.set_deadline(tools.now.checked_add(LINGER), tools);
-                self.linger(tools)
-            }
-            Wire::Reset => {
-                let _ = socket::reset_on_close(&self.client.stream);
-                self.over(tools)
-            }
-            Wire::Quiet => self.over(tools),
-        }
-    }
-
-    fn linger(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        let Stage::Lingering(lingering) = &mut self.stage else { return Fate::Stays };
-        if lingering.turn(&mut self.client, &mut tools.loan.scratch) {
-            return self.over(tools);
-        }
-        Fate::Stays
     }
 
     fn over(&mut self, tools: &mut Tools<'_, M>) -> Fate {

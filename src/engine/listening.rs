@@ -127,7 +127,15 @@ mod tests {
     fn listener(ip: &str, port: u16) -> Listener {
         let addr = SocketAddr::new(ip.parse().unwrap(), port);
         let trusted = AddrSet::new([]);
-        Listener { mode: Mode::Http, addr, tproxy: false, target: Target::Auto, trusted, given: None }
+        Listener {
+            mode: Mode::Http,
+            addr,
+            tproxy: false,
+            target: Target::Auto,
+            trusted,
+            tls: None,
+            given: None,
+        }
     }
 
     /// From loopback to all addresses and back is what people change.

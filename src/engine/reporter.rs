@@ -1,12 +1,13 @@
 //! What the outside learns of sessions: log lines, counters and the live table.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use log::Level;
 
 use crate::config::Mode;
-use crate::logging::{self, Dest, Field};
+use crate::logging::{self, Dest, Field, Value};
 use crate::metrics::Metrics;
 use crate::session::{CloseReason, Machine, Record, Report};
 
@@ -55,16 +56,22 @@ impl<M: Machine> Life<M> {
         self.record.take_in(session);
     }
 
-    /// Bytes went towards the server and the client.
-    pub fn moved(&mut self, sent: u64, received: u64) {
+    /// Bytes went towards the server and the client: what was delivered `before` a turn, and what was after it.
+    pub fn moved(&mut self, before: (u64, u64), after: (u64, u64), metrics: &Metrics) {
+        let (sent, received) = (after.0 - before.0, after.1 - before.1);
+        metrics.bytes(sent, received);
         self.sent += sent;
         self.received += received;
     }
 
-    /// The closing line, and for everybody one where no connection came about: its verdict alone would not show it.
+    /// The closing line, and for everybody one where no connection came about and no verdict shows it.
     pub fn close(&self, reason: CloseReason, now: Instant) {
-        if reason.is_unconnected() && logging::enabled(Level::Info) {
+        let misconfigured = reason == CloseReason::WrongProtocol;
+        if (misconfigured || reason.is_unconnected()) && logging::enabled(Level::Info) {
             let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
+            if misconfigured {
+                fields.push(("mode", self.mode.as_str().into()));
+            }
             fields.extend(self.record.name());
             self.log(Level::Info, "Failed", &fields);
         }
@@ -73,6 +80,17 @@ impl<M: Machine> Life<M> {
             self.describe(&mut fields, now);
             self.log(Level::Debug, "Closed", &fields);
         }
+    }
+
+    /// The client's TLS failed: a line for everybody, as only this error tells a missing root from a wrong port.
+    pub fn tls_failed(&self, error: &dyn fmt::Display) {
+        let reason = CloseReason::TlsFailed.as_str().into();
+        let sport = self.client.port().into();
+        self.log(
+            Level::Info,
+            "Failed",
+            &[("reason", reason), ("sport", sport), ("error", Value::Shown(error))],
+        );
     }
 
     /// A line of the live table.

@@ -308,7 +308,7 @@ impl<M: Machine> Worker<M> {
         self.shared.metrics.connection_opened(listener.mode, L4::Tcp);
         let wish = match listener.mode {
             Mode::Transparent => self.original_destination(&stream, listener),
-            Mode::Http | Mode::ProxyProtocol => Wish::Lost,
+            Mode::Http | Mode::Https | Mode::ProxyProtocol | Mode::Socks5 => Wish::Lost,
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));
@@ -320,9 +320,7 @@ impl<M: Machine> Worker<M> {
     /// Whether a redirected connection is one that this program has dialled: a firewall rule for this machine's own
     /// connections that does not leave ours out.
     fn comes_back(&self, client: SocketAddr, dest: SocketAddr) -> bool {
-        let ip = client.ip();
-        let local = ip.is_loopback() || self.locals.addrs.binary_search(&ip).is_ok();
-        local && self.shared.dialled.is_ours(client, dest)
+        self.locals.has(client.ip()) && self.shared.dialled.is_ours(client, dest)
     }
 
     fn admit(&self, source: Option<IpAddr>) -> Result<(), Limit> {
@@ -344,14 +342,9 @@ impl<M: Machine> Worker<M> {
         let original =
             std::iter::once_with(|| socket::original_dst(stream, listener.addr.is_ipv4()).ok()).flatten();
         let candidates = local.into_iter().chain(original);
-        accept::transparent::original_destination(candidates, |addr| self.is_own(addr, listener))
-    }
-
-    /// Whether `addr` is where `listener` listens: then nothing was redirected, or the trace of it is lost.
-    fn is_own(&self, addr: SocketAddr, listener: &Listener) -> bool {
-        let ip = addr.ip().to_canonical();
-        addr.port() == listener.addr.port()
-            && (ip.is_loopback() || ip == listener.addr.ip() || self.locals.addrs.binary_search(&ip).is_ok())
+        // A TPROXY listener may have an address that no interface has.
+        let is_own = |addr| addr == listener.addr || self.locals.takes_in(addr);
+        accept::transparent::original_destination(candidates, is_own)
     }
 
     fn hear(&mut self, now: Instant) {

@@ -1,4 +1,4 @@
-//! A DNS query over TCP: two bytes of length, then the message (RFC 1035 §4.2.2).
+//! A DNS query: over UDP the message alone (RFC 1035 §4.2.1), over TCP behind two bytes of length (§4.2.2).
 
 use super::{Identity, Outcome};
 use crate::wire::cursor::Cursor;
@@ -28,6 +28,13 @@ pub(super) fn look(prelude: &[u8]) -> Outcome {
             None => Identity::None,
         }),
     }
+}
+
+/// The name that a datagram asks for. One with several questions is no query (RFC 9619 §4), and not to be told from other
+/// protocols: the version of a QUIC packet stands where the flags do, and its number of questions is never 1.
+pub(super) fn datagram_query(datagram: &[u8]) -> Option<Box<str>> {
+    let counts = datagram.get(4..6)?;
+    (counts == [0, 1]).then(|| parse_query(datagram))?.map(|query| query.name)
 }
 
 /// Whether the fields of the header that have come are those of a query with a question, so that other protocols

@@ -1,12 +1,17 @@
-//! The first bytes of a connection in, what it is out.
+//! The first bytes of a connection, or datagrams of a flow, in, what it is out.
 //!
 //! Sees bytes only: no socket, no clock, no log. Silence and deadlines are the session's business.
 
+pub mod datagram;
 mod dns;
 mod http;
+#[cfg(feature = "quic")]
+mod quic;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
+
+use crate::wire::tls::ClientHello;
 
 /// Which parsers are switched on (`parse.*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +34,28 @@ impl Default for Parsers {
     }
 }
 
-/// What a connection is.
+/// What a connection or a flow is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
     /// A TLS ClientHello.
-    Tls(Box<crate::wire::tls::ClientHello>),
+    Tls(Box<ClientHello>),
     /// An HTTP/1 request.
     Http {
         /// The authority of the one valid Host header, as sent: a place to dial, never a name to trust.
         host: Option<Box<str>>,
+    },
+    /// A client's first QUIC packets.
+    Quic {
+        /// `None` for versions that are known by number only: drafts and Google's.
+        hello: Option<Box<ClientHello>>,
     },
     /// A DNS query.
     Dns {
         /// The first question's name, as text.
         query: Option<Box<str>>,
     },
+    /// An NTP packet.
+    Ntp,
     /// None of the protocols that are switched on.
     None,
 }
@@ -54,8 +66,18 @@ impl Identity {
         match self {
             Identity::Tls(_) => "tls",
             Identity::Http { .. } => "http",
+            Identity::Quic { .. } => "quic",
             Identity::Dns { .. } => "dns",
+            Identity::Ntp => "ntp",
             Identity::None => "none",
+        }
+    }
+
+    /// The ClientHello, over TCP or QUIC, if there is one.
+    pub fn hello(&self) -> Option<&ClientHello> {
+        match self {
+            Identity::Tls(hello) | Identity::Quic { hello: Some(hello) } => Some(hello),
+            _ => None,
         }
     }
 }

@@ -74,7 +74,7 @@ impl Limit {
 }
 
 /// The labels of [`Metrics::sessions`], at [`mode_index`].
-const MODES: [Mode; 3] = [Mode::Transparent, Mode::Http, Mode::ProxyProtocol];
+const MODES: [Mode; 5] = [Mode::Transparent, Mode::Http, Mode::Https, Mode::ProxyProtocol, Mode::Socks5];
 /// At [`protocol_index`].
 const PROTOCOLS: [&str; 6] = ["TLS", "HTTP", "QUIC", "DNS", "NTP", "none"];
 /// At [`tls_version_index`].
@@ -88,7 +88,9 @@ fn mode_index(mode: Mode) -> usize {
     match mode {
         Mode::Transparent => 0,
         Mode::Http => 1,
-        Mode::ProxyProtocol => 2,
+        Mode::Https => 2,
+        Mode::ProxyProtocol => 3,
+        Mode::Socks5 => 4,
     }
 }
 

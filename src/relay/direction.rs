@@ -4,7 +4,7 @@
 //! exchange. What a slow sink leaves over is kept here, and the source is not read until it is gone. A direction that has
 //! nothing to do holds no buffer and no pipe.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use super::{End, Loan};
 use crate::sys::splice::Pipe;
@@ -142,7 +142,8 @@ impl Direction {
                 Flow::Open if moved >= BUDGET => return Ok(Turn::Again),
                 Flow::Open => {}
             }
-            moved += if self.run >= BULK_AFTER && self.body.opaque() >= BULK_LEAST {
+            let bulk = self.run >= BULK_AFTER && self.body.opaque() >= BULK_LEAST;
+            moved += if bulk && source.stream.is_bare() && sink.stream.is_bare() {
                 self.splice(source, sink, loan)?
             } else {
                 self.copy(source, sink, loan, surplus, seen)?
@@ -158,11 +159,11 @@ impl Direction {
         self.flow = Flow::Done;
     }
 
-    /// Delivers what is held; false if the sink is full.
+    /// Delivers what is held, here and in the sink's stream; false if the sink is full.
     fn flush(&mut self, sink: &mut End, loan: &mut Loan) -> Result<bool, Failed> {
         loop {
             let n = match &mut self.held {
-                Held::Nothing => return Ok(true),
+                Held::Nothing => return sink.flush().map_err(Failed::Sink),
                 _ if !sink.ready.writable => return Ok(false),
                 Held::Bytes { buffer, sent } => {
                     let Some(n) = would_block(sink.stream.write(buffer.get(*sent..).unwrap_or_default()))
@@ -178,7 +179,9 @@ impl Direction {
                     n
                 }
                 Held::Piped { pipe, bytes } => {
-                    let Some(n) = would_block(pipe.drain(&sink.stream, *bytes)).map_err(Failed::Sink)? else {
+                    let Some(n) =
+                        would_block(pipe.drain(sink.stream.socket(), *bytes)).map_err(Failed::Sink)?
+                    else {
                         sink.ready.writable = false;
                         return Ok(false);
                     };
@@ -212,10 +215,7 @@ impl Direction {
             self.end_of_source()?;
             return Ok(0);
         }
-        if n < loan.scratch.len() && !source.ready.read_closed {
-            // A short read of a stream has emptied it, and what comes later raises a new edge.
-            source.ready.readable = false;
-        }
+        source.was_read(n, loan.scratch.len());
         let bytes = loan.scratch.get(..n).unwrap_or_default();
         seen(bytes);
         let (bytes, rest) = bytes.split_at(self.admit(bytes)?);
@@ -244,7 +244,7 @@ impl Direction {
         };
         let max =
             usize::try_from(self.body.opaque()).unwrap_or(usize::MAX).min(super::pipes::CAPACITY as usize);
-        match would_block(pipe.fill(&source.stream, max)) {
+        match would_block(pipe.fill(source.stream.socket(), max)) {
             Ok(Some(0)) => {
                 loan.pipes.give_back(pipe);
                 self.end_of_source()?;

@@ -4,7 +4,7 @@
 //! Continue` before it gets any). Bytes that the client sent beyond its request are kept for the next one; bytes that the
 //! server sends beyond its response are never delivered.
 
-use std::io::{self, Read};
+use std::io;
 
 use super::direction::{Direction, Failed, Turn};
 use super::{End, Loan, Side};

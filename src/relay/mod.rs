@@ -1,21 +1,25 @@
 //! Moving bytes once the verdict is in.
 //!
 //! [`direction::Direction`] moves bytes one way; two of them make a [`tunnel::Tunnel`], and an [`exchange::Exchange`] is
-//! two of them under HTTP's framing. Nothing here knows a rule, and nothing decides when it is polled.
+//! two of them under HTTP's framing. Each of their ends is a [`stream::Stream`]: a socket, perhaps with TLS over it.
+//! Nothing here knows a rule, and nothing decides when it is polled.
 
 pub mod direction;
 pub mod exchange;
 pub mod pipes;
+pub mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod tunnel;
 
 use std::io;
 use std::sync::Arc;
 
 use mio::event::Event;
-use mio::net::TcpStream;
 
+use self::stream::Stream;
 use crate::sys::limits::Descriptors;
 
 /// What one worker lends to whichever session it is busy with.
@@ -71,13 +75,62 @@ impl From<&Event> for Ready {
     }
 }
 
-/// One end of a relay: a socket, what is known of its readiness.
+/// One end of a relay: a stream, and what is known of the readiness of its socket.
 #[derive(Debug)]
 pub struct End {
-    /// The socket.
-    pub stream: TcpStream,
-    /// Its readiness.
+    /// The stream.
+    pub stream: Stream,
+    /// Readable: a read of the stream may find something. Writable: a write of the socket may find room.
     pub ready: Ready,
+}
+
+impl End {
+    /// Takes in that a read gave `n` bytes where it could have given `most`: a short read has emptied a socket, and what
+    /// comes later raises a new edge. TLS may hold more, so that only a read that finds nothing tells.
+    pub fn was_read(&mut self, n: usize, most: usize) {
+        if n < most && !self.ready.read_closed && self.stream.is_bare() {
+            self.ready.readable = false;
+        }
+    }
+
+    /// Whether everything that was written has left this process, if need be by sending it now.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        if !self.stream.holds() {
+            return Ok(true);
+        }
+        if !self.ready.writable {
+            return Ok(false);
+        }
+        let sent = self.stream.flush();
+        self.unless_full(sent)
+    }
+
+    /// Tells the peer that no more comes; false if that is under way only, and [`flush`](Self::flush) goes on with it.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn shutdown(&mut self) -> io::Result<bool> {
+        let told = self.stream.shutdown();
+        self.unless_full(told)
+    }
+
+    /// Whether all of `bytes`, a small answer, went out at once.
+    pub fn say(&mut self, bytes: &[u8]) -> bool {
+        matches!(self.stream.write(bytes), Ok(n) if n == bytes.len()) && !self.stream.holds()
+    }
+
+    fn unless_full(&mut self, result: io::Result<()>) -> io::Result<bool> {
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.ready.writable = false;
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
+    }
 }
 
 /// Which end failed.

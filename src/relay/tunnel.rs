@@ -3,7 +3,6 @@
 //! The end of one direction is passed on (half-close) and the other goes on; a reset is passed on as a reset.
 
 use std::io;
-use std::net::Shutdown;
 
 use super::direction::{Direction, Failed, Turn};
 use super::{Broken, End, Loan, Side};
@@ -76,9 +75,9 @@ impl Tunnel {
         (self.up.delivered(), self.down.delivered())
     }
 
-    /// Whether exactly one direction is done.
+    /// Whether a direction is done: one of them, or both and the last end is still being told.
     pub fn is_half_closed(&self) -> bool {
-        self.up.is_done() != self.down.is_done()
+        self.up.is_done() || self.down.is_done()
     }
 
     /// Both directions, client to server first.
@@ -94,8 +93,8 @@ impl Tunnel {
     }
 }
 
-/// One turn of one direction; at its end the sink learns that nothing more comes. If it was the `last` of the two, the
-/// sink learns it by being closed, which is next: a system call less for every connection.
+/// One turn of one direction; at its end the sink learns that nothing more comes. If it was the `last` of the two, a bare
+/// socket learns it by being closed, which is next: a system call less for every connection.
 fn turn(
     direction: &mut Direction,
     source: &mut End,
@@ -104,18 +103,22 @@ fn turn(
     loan: &mut Loan,
     seen: &mut dyn FnMut(&[u8]),
 ) -> Result<Turn, Failed> {
-    if direction.is_done() {
-        return Ok(Turn::Done);
-    }
-    let turn = direction.pump(source, sink, loan, &mut Vec::new(), seen)?;
-    if turn == Turn::Done && !last {
-        match sink.stream.shutdown(Shutdown::Write) {
-            // The peer is gone altogether: its own direction will say so.
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
-            result => result.map_err(Failed::Sink)?,
+    let told = if direction.is_done() {
+        sink.flush()
+    } else {
+        let turn = direction.pump(source, sink, loan, &mut Vec::new(), seen)?;
+        if turn != Turn::Done || (last && sink.stream.is_bare()) {
+            return Ok(turn);
         }
+        sink.shutdown()
+    };
+    match told {
+        Ok(true) => Ok(Turn::Done),
+        Ok(false) => Ok(Turn::Wait),
+        // The peer is gone altogether: its own direction says so, or has done.
+        Err(e) if last || e.kind() == io::ErrorKind::NotConnected => Ok(Turn::Done),
+        Err(e) => Err(Failed::Sink(e)),
     }
-    Ok(turn)
 }
 
 fn broken(failed: Failed, source: Side, sink: Side) -> Progress {

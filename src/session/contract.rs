@@ -76,6 +76,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Begins. `wish` is what a transparent client wants; other clients say so themselves.
     fn start(&mut self, wish: Wish, env: &mut Env<'_, Self>) -> Step;
 
+    /// TLS of the last [`Step::Secure`] stands.
+    fn secured(&mut self, _env: &mut Env<'_, Self>) -> Step {
+        self.close(CloseReason::TlsFailed)
+    }
+
     /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_, Self>) -> Step;
 
@@ -91,8 +96,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// The resolver answered the last [`Step::Resolve`].
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_, Self>) -> Step;
 
-    /// The connection to `server`, one of the last [`Step::Dial`], stands.
-    fn connected(&mut self, server: SocketAddr, env: &mut Env<'_, Self>) -> Step;
+    /// The connection to `server`, one of the last [`Step::Dial`], stands; `local` is our own end of it.
+    fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_, Self>) -> Step;
 
     /// An attempt of the last [`Step::Dial`] failed; others may be under way or follow.
     fn unreached(&mut self, _server: SocketAddr, _error: DialError) {}

@@ -6,7 +6,7 @@ use super::machine::{Owed, Session};
 use super::state::State;
 use super::{CloseReason, Env, Machine, Step};
 use crate::accept::Wish;
-use crate::config::{Mode, Target};
+use crate::config::Target;
 use crate::decide::facts::{Ech, Known, L5};
 use crate::decide::{Action, Decision, Need, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
@@ -68,22 +68,24 @@ impl Session {
             Wish::Address(_) | Wish::Lost => Known::Absent,
         };
         (self.facts.ech, self.facts.esni, self.facts.name) = (Known::Absent, Known::Absent, asked);
-        let (l5, port) = match &identity {
-            Identity::Tls(hello) => {
-                let sni = hello.sni.as_deref().and_then(name::normalise);
-                self.facts.ech = Known::Is(match (&sni, hello.ech) {
-                    (_, false) => Ech::None,
-                    (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
-                    _ => Ech::Grease,
-                });
-                self.facts.esni = Known::Is(hello.esni);
-                if let Some(sni) = sni {
-                    self.facts.name = Known::Is(sni);
-                }
-                (L5::Tls, Some(TLS_PORT))
+        if let Some(hello) = identity.hello() {
+            let sni = hello.sni.as_deref().and_then(name::normalise);
+            self.facts.ech = Known::Is(match (&sni, hello.ech) {
+                (_, false) => Ech::None,
+                (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
+                _ => Ech::Grease,
+            });
+            self.facts.esni = Known::Is(hello.esni);
+            if let Some(sni) = sni {
+                self.facts.name = Known::Is(sni);
             }
+        }
+        let (l5, port) = match &identity {
+            Identity::Tls(_) => (L5::Tls, Some(TLS_PORT)),
+            Identity::Quic { .. } => (L5::Quic, Some(TLS_PORT)),
             Identity::Http { .. } => (L5::Http, Some(HTTP_PORT)),
             Identity::Dns { .. } => (L5::Dns, None),
+            Identity::Ntp => (L5::Ntp, None),
             Identity::None => (L5::None, None),
         };
         self.facts.l5 = Known::Is(l5);
@@ -136,12 +138,12 @@ impl Session {
             return Some(DialTarget::Name(name.clone(), port));
         }
         let Some(Identity::Http { host: Some(host) }) = &self.identity else { return None };
-        if self.mode == Mode::Http {
+        if self.mode.is_explicit() {
             return None;
         }
         match Authority::parse(host).ok()?.host {
             Host::Ip(ip) => Some(DialTarget::Address(SocketAddr::new(ip, port))),
-            Host::Name(host) => Some(DialTarget::Name(host, port)),
+            Host::Name(host) => Some(DialTarget::Name(without_root(&host), port)),
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::budget::{Charge, FREE};
 use super::record::Kept;
-use super::request::DENIED;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
 use crate::accept::Wish;
@@ -18,11 +17,10 @@ use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
+use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
+use crate::wire::socks5::{self, Status};
 use crate::wire::{Parse, proxy_protocol};
-
-/// fatal(2), unrecognized_name(112): RFC 6066 §3. Browsers do not try again after it.
-const TLS_REFUSAL: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 // Why first bytes are incomplete, for those who sent HTTP.
 const TOO_LATE: &str = "the request was not complete in time";
@@ -36,8 +34,22 @@ pub(super) enum Owed {
     Nothing,
     /// The answer to a CONNECT.
     Established,
+    /// The reply to a SOCKS request.
+    SocksReply,
     /// The response to a request.
     Response(Box<Request>),
+}
+
+impl Owed {
+    /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
+    /// if there is one already.
+    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
+        match self {
+            Owed::Established => http1::ESTABLISHED.to_vec(),
+            Owed::SocksReply => socks5::reply(Status::Succeeded, local),
+            Owed::Nothing | Owed::Response(_) => Vec::new(),
+        }
+    }
 }
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
@@ -47,9 +59,11 @@ pub struct Session {
     pub(super) mode: Mode,
     pub(super) target: Target,
     trusted: bool,
-    state: State,
+    /// How TLS is put on the client's end; taken when it is.
+    pub(super) tls: Option<Role>,
+    pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
-    client: SocketAddr,
+    pub(super) client: SocketAddr,
     pub(super) wish: Wish,
     pub(super) owed: Owed,
     pub(super) facts: Facts,
@@ -87,6 +101,7 @@ impl Machine for Session {
             mode: listener.mode,
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
+            tls: listener.tls.clone(),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -145,7 +160,14 @@ impl Machine for Session {
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
+            Mode::Socks5 => self.read(State::SocksGreeting, env.now),
+            Mode::Https => self.read(State::Hello, env.now),
         }
+    }
+
+    fn secured(&mut self, env: &mut Env<'_>) -> Step {
+        // What comes now is an HTTP proxy's first request, with a time of its own.
+        self.read(State::RequestHead, env.now)
     }
 
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
@@ -164,10 +186,7 @@ impl Machine for Session {
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
-            // Until the first byte of a further request the idle time counts, from there on the time for a head, and the
-            // rules of that moment.
-            self.waiting_since = env.now;
-            self.plan = Arc::clone(env.plan);
+            self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
         match self.look(env) {
@@ -214,7 +233,7 @@ impl Machine for Session {
         }
     }
 
-    fn connected(&mut self, _server: SocketAddr, _env: &mut Env<'_>) -> Step {
+    fn connected(&mut self, _server: SocketAddr, local: SocketAddr, _env: &mut Env<'_>) -> Step {
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
             Owed::Response(request) => {
@@ -223,11 +242,10 @@ impl Machine for Session {
                 self.owed = Owed::Response(request);
                 step
             }
-            Owed::Established => {
-                self.reply.extend_from_slice(http1::ESTABLISHED);
+            owed => {
+                self.reply.extend(owed.granted(Some(local)));
                 Step::Tunnel { to_server: self.take_prelude() }
             }
-            Owed::Nothing => Step::Tunnel { to_server: self.take_prelude() },
         }
     }
 
@@ -235,29 +253,26 @@ impl Machine for Session {
         self.close(match error {
             DialError::Refused => CloseReason::ConnectRefused,
             DialError::Unreachable => CloseReason::ConnectUnreachable,
+            DialError::NetworkUnreachable => CloseReason::ConnectNetworkUnreachable,
             DialError::TimedOut => CloseReason::ConnectTimeout,
             DialError::Other => CloseReason::ConnectFailed,
         })
     }
 
     fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
-        self.plan = Arc::clone(env.plan);
-        self.facts = facts_of(self.client);
-        self.identity = None;
-        self.resolved = None;
-        self.wish = Wish::Lost;
         self.owed = Owed::Nothing;
         self.head_end = HeadEnd::new();
         self.charge = None;
-        self.prelude = leftover;
-        self.waiting_since = env.now;
-        if !self.prelude.is_empty() {
-            self.go(State::RequestHead);
-            return self.look(env);
-        }
-        self.prelude = Vec::new();
         self.go(State::RequestHead);
-        Step::Read { until: env.now + self.timeouts().idle }
+        if leftover.is_empty() {
+            // Until the next one's first byte, what is known stays that of the last one.
+            self.plan = Arc::clone(env.plan);
+            self.prelude = Vec::new();
+            return Step::Read { until: env.now + self.timeouts().idle };
+        }
+        self.prelude = leftover;
+        self.begin_request(env);
+        self.look(env)
     }
 
     fn close(&mut self, reason: CloseReason) -> Step {
@@ -290,34 +305,9 @@ impl Machine for Session {
 }
 
 impl Session {
-    /// How the client came in.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// What is known.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// What the first bytes were, once somebody asked.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
-    }
-
-    /// What the client asked for.
-    pub fn wish(&self) -> &Wish {
-        &self.wish
-    }
-
-    /// The verdict on the connection, or on the request at hand.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.verdict
-    }
-
     /// Whether the session reads the client's bytes now.
     pub fn is_reading(&self) -> bool {
-        matches!(self.state, State::ProxyHeader | State::RequestHead | State::FirstBytes)
+        self.state.is_reading()
     }
 
     /// Whether there is memory for waiting with the present prelude.
@@ -329,8 +319,11 @@ impl Session {
     /// Looks at the unconsumed bytes as the state demands.
     fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
+            State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
+            State::SocksGreeting => self.look_for_socks_greeting(env),
+            State::SocksRequest => self.look_for_socks_request(env),
             _ => self.identify(env),
         }
     }
@@ -341,7 +334,8 @@ impl Session {
             Parse::Malformed => self.close(CloseReason::BadProxyHeader),
             Parse::Complete(header) => {
                 self.prelude.drain(..header.len.min(self.prelude.len()));
-                match introduction(&header, self.trusted) {
+                let is_itself = |src, dest| src == self.client && env.locals.listens_at(dest);
+                match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
                         self.facts = facts_of(src);
@@ -377,9 +371,9 @@ impl Session {
 
     /// Reads the first bytes, beginning with those that are here already.
     pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
-        if matches!(self.owed, Owed::Established) {
+        if matches!(self.owed, Owed::Established | Owed::SocksReply) {
+            self.reply.extend(self.owed.granted(None));
             self.owed = Owed::Nothing;
-            self.reply.extend_from_slice(http1::ESTABLISHED);
         }
         let step = self.read(State::FirstBytes, env.now);
         if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
@@ -446,52 +440,10 @@ impl Session {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
     }
-
-    /// What the client is told at the end: the one place where reasons become bytes.
-    fn last_words(&self, reason: CloseReason) -> Wire {
-        let owes_http = !matches!(self.owed, Owed::Nothing) || self.state == State::RequestHead;
-        if owes_http {
-            return match super::request::status_of(reason) {
-                Some((status, text)) => Wire::Say(self.http_reply(status, text, true)),
-                None => Wire::Quiet,
-            };
-        }
-        match reason {
-            CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
-                (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
-                (Some(Identity::Http { .. }), _) => Wire::Say(self.first_reply(DENIED)),
-                (None, Some(_)) if reason == CloseReason::Incomplete => {
-                    Wire::Say(self.first_reply(self.shortfall))
-                }
-                _ => Wire::Reset,
-            },
-            // A client that was told that its tunnel stands learns by its end that it does not.
-            CloseReason::ConnectRefused
-            | CloseReason::ConnectUnreachable
-            | CloseReason::ConnectTimeout
-            | CloseReason::ConnectFailed
-            | CloseReason::NameNotFound
-            | CloseReason::ResolveFailed
-                if self.mode == Mode::Http =>
-            {
-                Wire::Quiet
-            }
-            CloseReason::HealthCheck
-            | CloseReason::ClientGone
-            | CloseReason::Shutdown
-            | CloseReason::Idle => Wire::Quiet,
-            _ => Wire::Reset,
-        }
-    }
-
-    /// A refusal of the first bytes, which are a request or the beginning of one: HEAD gets no body.
-    fn first_reply(&self, text: &str) -> Vec<u8> {
-        http1::reply_to(super::request::method_of(&self.prelude), 403, text, true)
-    }
 }
 
 /// What is known of every connection from `client`.
-fn facts_of(client: SocketAddr) -> Facts {
+pub(super) fn facts_of(client: SocketAddr) -> Facts {
     Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),

@@ -3,7 +3,7 @@
 //! ```text
 //!            accept            identify         decide          connect               relay
 //! client ──► who wants what ──► first bytes ──► verdict ──► address, connection ──► tunnel or exchange
-//!            PROXY header                        │   ▲
+//!            TLS, PROXY header                   │   ▲
 //!            request head                        └───┘ asks only for the fact it needs next
 //! ```
 //!
@@ -15,10 +15,13 @@
 pub mod budget;
 mod contract;
 mod decision;
+mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
 mod request;
+mod secure;
+mod socks;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::decide::rules::Locals;
+use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
 
 pub use budget::Budget;
@@ -63,6 +67,8 @@ pub enum Step {
         /// Until then.
         until: Instant,
     },
+    /// Put TLS on the client's end.
+    Secure(Securing),
     /// Find the addresses of a name.
     Resolve(Box<str>),
     /// Connect to one of these, in this order of preference.
@@ -76,6 +82,17 @@ pub enum Step {
     Exchange(Exchange),
     /// End the session.
     Close(Closing),
+}
+
+/// TLS to be put on the client's end.
+#[derive(Debug)]
+pub struct Securing {
+    /// As whom, and with which certificates.
+    pub role: Role,
+    /// Read from the client already.
+    pub received: Vec<u8>,
+    /// The handshake must be over by then.
+    pub until: Instant,
 }
 
 /// One request to be sent and answered.

@@ -27,6 +27,11 @@ pub enum CloseReason {
     BadRequest,
     /// What the server sent breaks HTTP.
     BadResponse,
+    /// The client speaks another protocol than the listener: HTTP or SOCKS 4 to one for SOCKS 5, anything but TLS to one for
+    /// `https`.
+    WrongProtocol,
+    /// The client's TLS handshake failed, or its bytes did not arrive as they were sent.
+    TlsFailed,
     /// A PROXY header was missing, malformed or from a sender that is not trusted.
     BadProxyHeader,
     /// A PROXY header that speaks for nobody: a health check.
@@ -39,8 +44,10 @@ pub enum CloseReason {
     ResolveFailed,
     /// The server refused the connection.
     ConnectRefused,
-    /// The server or its network cannot be reached.
+    /// The server cannot be reached.
     ConnectUnreachable,
+    /// There is no way to the server's network.
+    ConnectNetworkUnreachable,
     /// `timeout.connect` passed on every round.
     ConnectTimeout,
     /// Connecting failed for another reason.
@@ -55,7 +62,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 27] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -68,6 +75,8 @@ impl CloseReason {
         CloseReason::ProcessTimeout,
         CloseReason::BadRequest,
         CloseReason::BadResponse,
+        CloseReason::WrongProtocol,
+        CloseReason::TlsFailed,
         CloseReason::BadProxyHeader,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
@@ -75,6 +84,7 @@ impl CloseReason {
         CloseReason::ResolveFailed,
         CloseReason::ConnectRefused,
         CloseReason::ConnectUnreachable,
+        CloseReason::ConnectNetworkUnreachable,
         CloseReason::ConnectTimeout,
         CloseReason::ConnectFailed,
         CloseReason::Limit,
@@ -90,6 +100,7 @@ impl CloseReason {
                 | CloseReason::ResolveFailed
                 | CloseReason::ConnectRefused
                 | CloseReason::ConnectUnreachable
+                | CloseReason::ConnectNetworkUnreachable
                 | CloseReason::ConnectTimeout
                 | CloseReason::ConnectFailed
         )
@@ -110,6 +121,8 @@ impl CloseReason {
             CloseReason::ProcessTimeout => "process_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadResponse => "bad_response",
+            CloseReason::WrongProtocol => "wrong_protocol",
+            CloseReason::TlsFailed => "tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",
@@ -117,6 +130,7 @@ impl CloseReason {
             CloseReason::ResolveFailed => "resolve_failed",
             CloseReason::ConnectRefused => "connect_refused",
             CloseReason::ConnectUnreachable => "connect_unreachable",
+            CloseReason::ConnectNetworkUnreachable => "connect_network_unreachable",
             CloseReason::ConnectTimeout => "connect_timeout",
             CloseReason::ConnectFailed => "connect_failed",
             CloseReason::Limit => "limit",

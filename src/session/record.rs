@@ -1,10 +1,11 @@
-//! What the log says of a session: the facts as they are known, in the order of the reference.
+//! What others learn of a session, and what the log says of it: the facts as they are known, in the order of the reference.
 
 use std::net::SocketAddr;
 
 use super::{Machine, Record, Session};
 use crate::accept::Wish;
-use crate::decide::facts::{Ech, Known, L5};
+use crate::config::Mode;
+use crate::decide::facts::{Ech, Facts, Known, L5};
 use crate::decide::{Action, RuleId, Verdict};
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Outcome, Parsers};
@@ -12,12 +13,38 @@ use crate::logging::{Field, Value};
 use crate::metrics::Metrics;
 
 impl Session {
+    /// How the client came in.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What is known.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What the first bytes were, once somebody asked.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// What the client asked for.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// The verdict on the connection, or on the request at hand.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
     /// The name as sent: SNI, or what the client asked for.
     pub fn name_as_sent(&self) -> Option<&[u8]> {
-        match (self.identity(), self.wish()) {
-            (Some(Identity::Tls(hello)), _) if hello.sni.is_some() => hello.sni.as_deref(),
-            (_, Wish::Name { host, .. }) => Some(host.as_bytes()),
-            _ => None,
+        let sni = self.identity().and_then(Identity::hello).and_then(|hello| hello.sni.as_deref());
+        match (sni, self.wish()) {
+            (Some(sni), _) => Some(sni),
+            (None, Wish::Name { host, .. }) => Some(host.as_bytes()),
+            (None, _) => None,
         }
     }
 
@@ -41,7 +68,7 @@ impl Session {
             fields.push(("name", name.into()));
         }
         match self.identity() {
-            Some(Identity::Tls(hello)) => {
+            Some(Identity::Tls(hello) | Identity::Quic { hello: Some(hello) }) => {
                 fields.push(("tls", Value::Shown(&hello.version)));
                 if !hello.alpn.is_empty() {
                     fields.push(("alpn", Value::List(&hello.alpn)));
@@ -109,10 +136,8 @@ impl Record<Session> for Kept {
         if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
             count_identity(&identity, metrics);
             self.protocol = Some(identity.as_str());
-            if let Identity::Tls(hello) = identity
-                && hello.sni.is_some()
-            {
-                self.name = hello.sni;
+            if let Some(sni) = identity.hello().and_then(|hello| hello.sni.clone()) {
+                self.name = Some(sni);
             }
         }
         self.protocol.is_some()
@@ -136,11 +161,13 @@ impl Record<Session> for Kept {
 }
 
 fn count_identity(identity: &Identity, metrics: &Metrics) {
-    let (l5, version) = match identity {
-        Identity::Tls(hello) => (L5::Tls, Some(hello.version)),
-        Identity::Http { .. } => (L5::Http, None),
-        Identity::Dns { .. } => (L5::Dns, None),
-        Identity::None => (L5::None, None),
+    let l5 = match identity {
+        Identity::Tls(_) => L5::Tls,
+        Identity::Http { .. } => L5::Http,
+        Identity::Quic { .. } => L5::Quic,
+        Identity::Dns { .. } => L5::Dns,
+        Identity::Ntp => L5::Ntp,
+        Identity::None => L5::None,
     };
-    metrics.identified(l5, version);
+    metrics.identified(l5, identity.hello().map(|hello| hello.version));
 }

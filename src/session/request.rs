@@ -1,6 +1,8 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
-use super::machine::{Owed, Session};
+use std::sync::Arc;
+
+use super::machine::{Owed, Session, facts_of};
 use super::state::State;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
@@ -9,6 +11,17 @@ use crate::decide::{Action, Decision, Verdict, name};
 use crate::wire::http1::{self, Framing, HeadEnd, Reject, Request, Target};
 
 impl Session {
+    /// The first bytes of a further request are here: the time for a head and the rules of this moment count, and nothing
+    /// of the last request.
+    pub(super) fn begin_request(&mut self, env: &Env<'_>) {
+        self.plan = Arc::clone(env.plan);
+        self.facts = facts_of(self.client);
+        self.identity = None;
+        self.resolved = None;
+        self.wish = Wish::Lost;
+        self.waiting_since = env.now;
+    }
+
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
         let Some(end) = self.head_end.find(&self.prelude) else {
             if self.prelude.len() > http1::MAX_HEAD {
@@ -106,7 +119,7 @@ impl Session {
     pub(super) fn http_reply(&self, status: u16, text: &str, close: bool) -> Vec<u8> {
         let method = match &self.owed {
             Owed::Response(request) => &*request.method,
-            Owed::Established | Owed::Nothing => "",
+            Owed::Established | Owed::SocksReply | Owed::Nothing => "",
         };
         http1::reply_to(method, status, text, close)
     }
@@ -134,6 +147,7 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         CloseReason::ResolveFailed => (504, "no nameserver answered"),
         CloseReason::ConnectRefused => (502, "the server refused the connection"),
         CloseReason::ConnectUnreachable => (502, "the server cannot be reached"),
+        CloseReason::ConnectNetworkUnreachable => (502, "the server's network cannot be reached"),
         CloseReason::ConnectTimeout => (504, "the server did not answer in time"),
         CloseReason::ConnectFailed => (502, "the connection to the server failed"),
         CloseReason::Limit | CloseReason::OutOfResources => (503, "too many connections"),
@@ -143,6 +157,8 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::ClientReset
         | CloseReason::Idle
         | CloseReason::HalfClosed
+        | CloseReason::WrongProtocol
+        | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,

@@ -5,10 +5,18 @@
 pub(super) enum State {
     /// Just accepted.
     New,
+    /// Reading the first bytes of what should be TLS.
+    Hello,
+    /// Waiting for TLS to stand.
+    Securing,
     /// Reading a PROXY header.
     ProxyHeader,
     /// Reading an HTTP proxy request's head.
     RequestHead,
+    /// Reading what a SOCKS client can do.
+    SocksGreeting,
+    /// Reading where a SOCKS client wants to go.
+    SocksRequest,
     /// Reading the client's first bytes.
     FirstBytes,
     /// Waiting for the addresses of a name.
@@ -27,6 +35,11 @@ use State::*;
 const EDGES: &[(State, State)] = &[
     (New, ProxyHeader),
     (New, RequestHead),
+    (New, SocksGreeting),
+    // TLS first, then a proxy like another.
+    (New, Hello),
+    (Hello, Securing),
+    (Securing, RequestHead),
     // Transparent: the rules may want to see more, or not.
     (New, FirstBytes),
     (New, Resolving),
@@ -39,6 +52,11 @@ const EDGES: &[(State, State)] = &[
     (RequestHead, FirstBytes),
     (RequestHead, Resolving),
     (RequestHead, Dialling),
+    // SOCKS, peeked into or not.
+    (SocksGreeting, SocksRequest),
+    (SocksRequest, FirstBytes),
+    (SocksRequest, Resolving),
+    (SocksRequest, Dialling),
     // A denied request leaves the connection usable.
     (RequestHead, RequestHead),
     (Resolving, RequestHead),
@@ -56,6 +74,11 @@ const EDGES: &[(State, State)] = &[
 ];
 
 impl State {
+    /// Whether the client's bytes are read.
+    pub(super) fn is_reading(self) -> bool {
+        matches!(self, Hello | ProxyHeader | RequestHead | SocksGreeting | SocksRequest | FirstBytes)
+    }
+
     /// Whether a session may go from here to `to`.
     pub(super) fn may_become(self, to: State) -> bool {
         (to == Closed && self != Closed) || EDGES.contains(&(self, to))
@@ -68,7 +91,20 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_last_state_and_nothing_enters_the_first() {
-        let all = [New, ProxyHeader, RequestHead, FirstBytes, Resolving, Dialling, Open, Closed];
+        let all = [
+            New,
+            Hello,
+            Securing,
+            ProxyHeader,
+            RequestHead,
+            SocksGreeting,
+            SocksRequest,
+            FirstBytes,
+            Resolving,
+            Dialling,
+            Open,
+            Closed,
+        ];
         for state in all {
             assert!(!Closed.may_become(state), "{state:?}");
             assert!(!state.may_become(New), "{state:?}");

@@ -1,7 +1,10 @@
 //! DNS messages (RFC 1035): what the identification and a stub resolver need.
 //!
-//! Reads a query's first question; writes queries for addresses and reads their answers, aliases followed. It is no
-//! general DNS library: other record types are passed over, nothing is validated by DNSSEC, no message is changed.
+//! Reads a query's first question; writes queries for addresses and reads their answers, aliases followed; cuts
+//! Encrypted ClientHello out of answers that pass ([`ech`]). It is no general DNS library: other record types are passed
+//! over, nothing is validated by DNSSEC.
+
+pub mod ech;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -234,8 +237,7 @@ impl Record {
         let rtype = cursor.u16().ok()?;
         let class = cursor.u16().ok()?;
         let ttl = cursor.u32().ok()?;
-        // RFC 2181 §8: a set top bit means zero.
-        let ttl_secs = if ttl > u32::MAX / 2 { 0 } else { ttl };
+        let ttl_secs = seconds(ttl);
         let mut data = *cursor;
         let length = usize::from(data.u16().ok()?);
         *cursor = data;
@@ -263,6 +265,11 @@ impl Record {
     }
 }
 
+/// A TTL as it is to be taken: a set top bit means zero (RFC 2181 §8).
+fn seconds(ttl: u32) -> u32 {
+    if ttl > u32::MAX / 2 { 0 } else { ttl }
+}
+
 /// What was read inside a record must end where its length says.
 fn same_place(read: &Cursor<'_>, end: &Cursor<'_>) -> Option<()> {
     (read.rest().len() == end.rest().len()).then_some(())
@@ -275,6 +282,7 @@ struct Header {
     questions: u16,
     answers: u16,
     authorities: u16,
+    additionals: u16,
 }
 
 impl Header {
@@ -284,8 +292,8 @@ impl Header {
         let questions = cursor.u16().ok()?;
         let answers = cursor.u16().ok()?;
         let authorities = cursor.u16().ok()?;
-        cursor.u16().ok()?; // additional records: OPT, nothing for us
-        Some(Header { id, flags, questions, answers, authorities })
+        let additionals = cursor.u16().ok()?;
+        Some(Header { id, flags, questions, answers, authorities, additionals })
     }
 }
 

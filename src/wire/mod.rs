@@ -7,8 +7,12 @@
 pub mod cursor;
 pub mod dns;
 pub mod http1;
+pub mod ntp;
 pub mod proxy_protocol;
+pub mod quic;
+pub mod socks5;
 pub mod tls;
+pub mod x509;
 
 /// What a parser says of the bytes it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

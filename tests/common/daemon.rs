@@ -136,6 +136,12 @@ impl Daemon {
         self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_string)
     }
 
+    /// Waits for this many lines of the log that hold all the words; there must not be more.
+    pub fn wait_count(&self, count: usize, words: &[&str]) {
+        let _ = wait_for_at_most(PATIENCE, || (self.count_log(words) >= count).then_some(()));
+        assert_eq!(self.count_log(words), count, "lines with {words:?} in:\n{}", self.log());
+    }
+
     /// How many lines of the log hold all the words.
     pub fn count_log(&self, words: &[&str]) -> usize {
         self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
@@ -177,9 +183,11 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, to the page: what /proc/PID/status says is off by some pages for each core.
     pub fn memory_kib(&self) -> u64 {
-        self.status_field("VmRSS:").trim_end_matches("kB").trim().parse().unwrap()
+        let sums = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let resident = sums.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        resident.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     /// A line of /proc/PID/status.

@@ -20,8 +20,9 @@ pub const CLIENT4: &str = "192.168.77.10";
 pub const CLIENT6: &str = "fd00:77::10";
 pub const ROUTER4: &str = "192.168.77.1";
 pub const ROUTER6: &str = "fd00:77::1";
-/// The router's address on the servers' side.
+/// The router's addresses on the servers' side.
 pub const ROUTER_OUT4: &str = "203.0.113.1";
+pub const ROUTER_OUT6: &str = "2001:db8:113::1";
 pub const SERVER4: &str = "203.0.113.5";
 pub const SERVER6: &str = "2001:db8:113::5";
 /// Where a nameserver of the lab listens.
@@ -108,18 +109,27 @@ impl Ns {
 
     /// Counts the connection attempts that reach this namespace from now on.
     pub fn count_syns(&self) {
-        self.nft(
-            "table inet seen {
-                counter syns { }
-                chain arriving {
-                    type filter hook prerouting priority raw;
-                    tcp flags & (syn | ack) == syn counter name syns
-                }
-            }",
-        );
+        self.count_syns_at("prerouting");
     }
 
-    /// Connection attempts since [`Ns::count_syns`].
+    /// Counts the connection attempts that are made in this namespace from now on.
+    pub fn count_syns_sent(&self) {
+        self.count_syns_at("output");
+    }
+
+    fn count_syns_at(&self, hook: &str) {
+        self.nft(&format!(
+            "table inet seen {{
+                counter syns {{ }}
+                chain passing {{
+                    type filter hook {hook} priority raw;
+                    tcp flags & (syn | ack) == syn counter name syns
+                }}
+            }}"
+        ));
+    }
+
+    /// Connection attempts since [`Ns::count_syns`] or [`Ns::count_syns_sent`].
     pub fn syns(&self) -> u64 {
         let text = self.sh("nft list counter inet seen syns");
         let mut words = text.split_whitespace();
@@ -177,7 +187,7 @@ impl Lab {
         address(router, "lan", &format!("{ROUTER4}/24"));
         address(router, "lan", &format!("{ROUTER6}/64"));
         address(router, "wan", &format!("{ROUTER_OUT4}/24"));
-        address(router, "wan", "2001:db8:113::1/64");
+        address(router, "wan", &format!("{ROUTER_OUT6}/64"));
         for host in 5..=9 {
             address(server, "wan", &format!("203.0.113.{host}/24"));
             address(server, "wan", &format!("2001:db8:113::{host}/64"));
@@ -185,7 +195,7 @@ impl Lab {
         client.ip(&["route", "add", "default", "via", ROUTER4]);
         client.ip(&["-6", "route", "add", "default", "via", ROUTER6]);
         server.ip(&["route", "add", "default", "via", ROUTER_OUT4]);
-        server.ip(&["-6", "route", "add", "default", "via", "2001:db8:113::1"]);
+        server.ip(&["-6", "route", "add", "default", "via", ROUTER_OUT6]);
         router.sysctl("net.ipv4.ip_forward", "1");
         router.sysctl("net.ipv6.conf.all.forwarding", "1");
         lab

@@ -11,6 +11,7 @@ pub mod dns;
 pub mod lab;
 pub mod origin;
 pub mod process;
+pub mod socks;
 pub mod tls;
 
 use std::net::TcpListener;

@@ -213,3 +213,97 @@ impl Write for Shared {
         self.0.borrow_mut().flush()
     }
 }
+
+/// A client of the certificates in `tests/vectors/certificates`.
+pub struct TlsClient(StreamOwned<rustls::ClientConnection, Slowly>);
+
+impl TlsClient {
+    pub fn connect(addr: SocketAddr) -> TlsClient {
+        Self::with(addr, false)
+    }
+
+    /// Every byte a segment of its own.
+    pub fn slow(addr: SocketAddr) -> TlsClient {
+        Self::with(addr, true)
+    }
+
+    /// What such a client says first.
+    pub fn hello() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Self::session().write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn with(addr: SocketAddr, slow: bool) -> TlsClient {
+        TlsClient(StreamOwned::new(Self::session(), Slowly { stream: super::client::connect(addr), slow }))
+    }
+
+    fn session() -> rustls::ClientConnection {
+        use rustls::pki_types::pem::PemObject as _;
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates/ca.pem");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let name = rustls::pki_types::ServerName::try_from("proxy.example.com").unwrap();
+        rustls::ClientConnection::new(Arc::new(config), name).unwrap()
+    }
+
+    /// What the server showed: its own certificate.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    /// Ends this side, with close_notify or without, and goes on reading.
+    pub fn finish(&mut self, notify: bool) {
+        if notify {
+            self.0.conn.send_close_notify();
+        }
+        self.0.flush().unwrap();
+        super::origin::finish(&self.0.sock.stream);
+    }
+}
+
+impl Read for TlsClient {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for TlsClient {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A stream that may send one byte at a time.
+struct Slowly {
+    stream: TcpStream,
+    slow: bool,
+}
+
+impl Read for Slowly {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Slowly {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        if self.slow {
+            super::client::write_bytewise(&mut self.stream, buf);
+            return Ok(buf.len());
+        }
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

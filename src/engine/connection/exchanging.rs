@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::securing;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
@@ -32,7 +33,7 @@ pub(super) enum Turn {
         server_reusable: bool,
     },
     /// The client broke; the server must learn it.
-    ClientReset,
+    ClientBroke(CloseReason),
     /// No whole response comes.
     Failed(CloseReason),
 }
@@ -68,9 +69,7 @@ impl<M: Machine> Exchanging<M> {
     ) -> Turn {
         let before = self.exchange.delivered();
         let progress = self.exchange.pump(client, server, tools.loan);
-        let after = self.exchange.delivered();
-        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
-        life.moved(after.0 - before.0, after.1 - before.1);
+        life.moved(before, self.exchange.delivered(), &tools.shared.metrics);
         match progress {
             Progress::Wait { moved } => {
                 if moved {
@@ -84,7 +83,9 @@ impl<M: Machine> Exchanging<M> {
             }
             Progress::BadResponse => Turn::Failed(CloseReason::BadResponse),
             Progress::BadRequest => Turn::Failed(CloseReason::BadRequest),
-            Progress::Broken(Side::Client, _) => Turn::ClientReset,
+            Progress::Broken(Side::Client, error) => {
+                Turn::ClientBroke(securing::why_client_broke(&error, life))
+            }
             Progress::Broken(Side::Server, _) => Turn::Failed(CloseReason::ServerReset),
         }
     }

@@ -26,6 +26,8 @@ pub(in crate::engine) enum Fate {
 pub(super) enum Stage<M> {
     /// The session waits for bytes.
     Talking(Box<M>),
+    /// The session waits for TLS with the client.
+    Securing(Box<M>),
     /// The session waits for the addresses of a name.
     Resolving(Resolving<M>),
     /// The session waits for a connection to the server.
@@ -45,6 +47,7 @@ impl<M: Machine> Stage<M> {
     pub fn take_session(&mut self) -> Option<Box<M>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
+            | Stage::Securing(session)
             | Stage::Resolving(Resolving { session, .. })
             | Stage::Dialling(session, _) => Some(session),
             stage => {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::securing;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::identify::Parsers;
@@ -99,8 +100,7 @@ impl Tunnelling {
             // An earlier time than the timers may have, also where the other direction has more to do.
             self.due = tools.now.checked_add(self.half_closed);
         }
-        tools.shared.metrics.bytes(after.0 - before.0, after.1 - before.1);
-        life.moved(after.0 - before.0, after.1 - before.1);
+        life.moved(before, after, &tools.shared.metrics);
         if let Some((parsers, bytes)) = seen {
             life.record.glimpse(parsers, &bytes, &tools.shared.metrics);
         }
@@ -108,7 +108,7 @@ impl Tunnelling {
             Progress::Wait { .. } => Turn::Wait,
             Progress::Again => Turn::Again,
             Progress::Finished => Turn::Finished,
-            Progress::Broken(broken) => Turn::Broken(reason_of(&broken)),
+            Progress::Broken(broken) => Turn::Broken(reason_of(&broken, life)),
         }
     }
 
@@ -130,7 +130,7 @@ impl Tunnelling {
             self.keepalive = true;
             for end in ends {
                 // Without them a dead peer is found by the idle time.
-                let _ = socket::keepalive(&end.stream, KEEPALIVE_IDLE_SECS, KEEPALIVE_INTERVAL_SECS);
+                let _ = socket::keepalive(end.stream.socket(), KEEPALIVE_IDLE_SECS, KEEPALIVE_INTERVAL_SECS);
             }
         }
         self.due = self.last.checked_add(limit);
@@ -143,10 +143,10 @@ impl Tunnelling {
     }
 }
 
-fn reason_of(broken: &Broken) -> CloseReason {
+fn reason_of<M: Machine>(broken: &Broken, life: &Life<M>) -> CloseReason {
     match (broken.side, broken.error.kind()) {
         (_, io::ErrorKind::TimedOut) => CloseReason::Idle,
-        (Side::Client, _) => CloseReason::ClientReset,
+        (Side::Client, _) => securing::why_client_broke(&broken.error, life),
         (Side::Server, _) => CloseReason::ServerReset,
     }
 }

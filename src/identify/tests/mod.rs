@@ -1,8 +1,11 @@
 //! The identification: tables per protocol, and the prefix property for all of them.
 
+mod datagram;
 mod dns;
 mod http;
 mod prefix;
+#[cfg(feature = "quic")]
+mod quic;
 mod tls;
 
 use super::tcp::Identifier;

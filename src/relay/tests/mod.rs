@@ -2,6 +2,8 @@
 //! stalls, and says so.
 
 mod exchanges;
+#[cfg(feature = "tls")]
+mod secured;
 mod tunnels;
 
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 
+use super::stream::Stream;
 use super::{End, Loan, Ready};
 
 /// Longer than anything takes that moves at all.
@@ -43,7 +46,7 @@ impl Rig {
             let mut stream = mio::net::TcpStream::from_std(ours);
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(token), interest).unwrap();
-            (End { stream, ready: Ready::NOT }, peer)
+            (End { stream: Stream::new(stream), ready: Ready::NOT }, peer)
         };
         let ((client, asks), (server, answers)) = (end(0), end(1));
         let events = Events::with_capacity(16);

@@ -14,7 +14,7 @@ const MIB: usize = 1024 * KIB;
 /// What one turn may move at most: both budgets, and the last piece that exceeded each.
 const MOST_PER_TURN: u64 = 2 * (MIB as u64 + pipes::CAPACITY as u64);
 
-fn tunnel() -> Tunnel {
+pub(super) fn tunnel() -> Tunnel {
     Tunnel::new(Vec::new())
 }
 
@@ -31,7 +31,7 @@ fn pump(tunnel: &mut Tunnel, rig: &mut Rig) -> Progress {
 }
 
 /// Turns until the tunnel ends.
-fn run(tunnel: &mut Tunnel, rig: &mut Rig) -> Progress {
+pub(super) fn run(tunnel: &mut Tunnel, rig: &mut Rig) -> Progress {
     loop {
         match pump(tunnel, rig) {
             Progress::Wait { .. } => assert!(rig.wait(STALLED), "stalled: {tunnel:?}"),
@@ -44,7 +44,7 @@ fn run(tunnel: &mut Tunnel, rig: &mut Rig) -> Progress {
 }
 
 /// Turns until nothing happens any more.
-fn settle(tunnel: &mut Tunnel, rig: &mut Rig) {
+pub(super) fn settle(tunnel: &mut Tunnel, rig: &mut Rig) {
     loop {
         match pump(tunnel, rig) {
             Progress::Wait { .. } if !rig.wait(SETTLED) => return,
@@ -54,7 +54,7 @@ fn settle(tunnel: &mut Tunnel, rig: &mut Rig) {
     }
 }
 
-fn is_idle(tunnel: &Tunnel, rig: &Rig) -> bool {
+pub(super) fn is_idle(tunnel: &Tunnel, rig: &Rig) -> bool {
     tunnel.directions().iter().all(|direction| direction.is_empty_handed()) && rig.loan.pipes.lent() == 0
 }
 

@@ -1,8 +1,11 @@
 //! Conversations with the session machine under a fake clock: what happens on the left, what the session does on the right.
 
 mod connect;
+#[cfg(feature = "tls")]
+mod https;
 mod proxy_header;
 mod requests;
+mod socks;
 mod transparent;
 mod walk;
 
@@ -37,6 +40,10 @@ enum In<'a> {
     Silence,
     /// The clock goes on by so many milliseconds and nothing is called.
     Pause(u64),
+    /// TLS stands.
+    Secured,
+    /// It does not, or the client's stream broke.
+    Closes(CloseReason),
     /// The resolver's answer.
     Addrs(&'a [&'a str]),
     /// The resolver found nothing.
@@ -85,6 +92,8 @@ struct Simulation {
 /// Which of the addresses dialled it is does not matter to a session.
 const SERVER: &str = "198.51.100.1:443";
 const CLIENT: &str = "192.168.1.20:51234";
+/// Our end of the connection to the server.
+const LOCAL: &str = "192.0.2.254:40000";
 
 impl Simulation {
     fn new(config: &str) -> Self {
@@ -124,7 +133,11 @@ impl Simulation {
             _ => {}
         }
         let step = self.tell(input);
-        self.until = if let Step::Read { until } = step { Some(until) } else { None };
+        self.until = match &step {
+            Step::Read { until } => Some(*until),
+            Step::Secure(securing) => Some(securing.until),
+            _ => None,
+        };
         let reply = self.session.take_reply();
         let mut words: Vec<String> = std::mem::take(&mut self.verdicts.0);
         if !reply.is_empty() {
@@ -142,12 +155,14 @@ impl Simulation {
             In::Start => session.start(Wish::Lost, env),
             In::Bytes(bytes) => session.bytes(bytes, env),
             In::Eof => session.end_of_stream(env),
+            In::Secured => session.secured(env),
+            In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
             In::Addrs(addrs) => {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
             In::NoAddrs(error) => session.resolved(Err(error), env),
-            In::Connected => session.connected(SERVER.parse().unwrap(), env),
+            In::Connected => session.connected(SERVER.parse().unwrap(), LOCAL.parse().unwrap(), env),
             In::Unconnected(error) => session.dial_failed(error, env),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
             In::Broke(reason, answered) => session.exchange_failed(reason, answered),
@@ -158,6 +173,10 @@ impl Simulation {
     fn show(&self, step: &Step) -> String {
         match step {
             Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::Secure(securing) => {
+                let until = (securing.until - self.start).as_millis();
+                format!("secure {} until {until}", securing.received.len())
+            }
             Step::Resolve(name) => format!("resolve {name}"),
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -195,8 +214,11 @@ fn config(listener: &str, rules: &[&str]) -> String {
     format!("service:\n  listen: [{{ {listener}, port: 4130 }}]\nrules:\n{rules}")
 }
 
-/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself.
+/// `HTTP/1.1 403 Forbidden` is `403`; a request line is itself; what is no text is in hexadecimal.
 fn first_line(bytes: &[u8]) -> String {
+    if bytes.iter().any(|byte| matches!(byte, 0..=9 | 0x80..)) {
+        return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    }
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().next().unwrap_or_default();
     match line.strip_prefix("HTTP/1.1 ") {

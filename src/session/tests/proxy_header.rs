@@ -71,6 +71,16 @@ fn a_sender_that_speaks_for_itself_is_a_health_check() {
         talk(&plan, &[(Start, "read until 1000"), (Slowly(&header), "close health_check: quiet")]);
     }
     talk(&plan, &[(Start, "read until 1000"), (Eof, "close client_gone: quiet")]);
+    // Version 1 says it with the addresses of the connection itself; to another listener, or of another client, it is
+    // somebody's wish.
+    for (header, end) in [
+        ("PROXY TCP4 192.168.1.20 127.0.0.1 51234 4130\r\n", "close health_check: quiet"),
+        ("PROXY TCP4 192.168.1.20 127.0.0.1 51234 4131\r\n", "Denied always, close denied: reset"),
+        ("PROXY TCP4 192.168.1.21 127.0.0.1 51234 4130\r\n", "Denied always, close denied: reset"),
+        ("PROXY TCP4 192.168.1.20 198.51.100.2 51234 4130\r\n", "Accept 0, dial 198.51.100.2:4130"),
+    ] {
+        talk(&plan, &[(Start, "read until 1000"), (Bytes(header.as_bytes()), end)]);
+    }
 }
 
 #[test]

@@ -189,6 +189,9 @@ fn a_lost_destination_is_replaced_by_the_name() {
                 (Addrs(&["203.0.113.7"]), "Accept 0, dial 203.0.113.7:80"),
             ],
         );
+        // The root's dot is no part of what is looked up.
+        let rooted = b"GET / HTTP/1.1\r\nHost: www.example.com.\r\n\r\n";
+        talk(&plan, &[(Start, "read until 1000"), (Bytes(rooted), "resolve www.example.com")]);
         // A Host that is an address need not be resolved, but is one of those that no proxy may reach, or is not.
         talk(
             &plan,

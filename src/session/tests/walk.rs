@@ -34,7 +34,7 @@ fn configs() -> Vec<String> {
             "action: accept, dns: '*.example.com', port: 443",
         ],
     ];
-    let modes = ["transparent", "http", "proxyproto"];
+    let modes = ["transparent", "http", "proxyproto", "socks5"];
     let targets = ["auto", "original", "name"];
     let all = modes.iter().flat_map(|mode| targets.iter().map(move |target| (mode, target)));
     all.flat_map(|(mode, target)| {
@@ -44,7 +44,7 @@ fn configs() -> Vec<String> {
 }
 
 fn messages() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 12] = [
+    let texts: [&[u8]; 17] = [
         b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT 198.51.100.2:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -53,6 +53,11 @@ fn messages() -> Vec<Vec<u8>> {
         b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
         b"PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\n",
         b"PROXY UNKNOWN\r\n",
+        b"\x05\x01\x00",
+        b"\x05\x01\x00\x05\x01\x00\x03\x0fwww.example.com\x01\xbb",
+        b"\x05\x01\x00\x03\x11a.blocked.example\x01\xbb",
+        b"\x05\x01\x00\x01\xc6\x33\x64\x02\x01\xbb",
+        b"\x05\x03\x00\x01\0\0\0\0\0\0",
         b"SSH-2.0-x\r\n",
         b"GET ",
         b"\0\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01",
@@ -99,6 +104,11 @@ fn random_conversations_end_with_their_clients() {
                         }
                     }
                 }
+                Step::Secure(_) => match random.below(4) {
+                    _ if gone => simulation.tell(In::Closes(CloseReason::ClientGone)),
+                    0 => simulation.tell(In::Closes(CloseReason::TlsFailed)),
+                    _ => simulation.tell(In::Secured),
+                },
                 Step::Resolve(_) => match random.below(4) {
                     0 => simulation.tell(In::NoAddrs(ResolveError::NotFound)),
                     1 => simulation.tell(In::NoAddrs(ResolveError::Failed)),
@@ -137,9 +147,16 @@ fn random_conversations_end_with_their_clients() {
         assert!(decided || simulation.verdicts.0.is_empty(), "seed {seed}");
     }
     // It has been everywhere.
-    for end in
-        ["tunnel", "finished", "denied", "redirected", "incomplete", "health_check", "bad_proxy_header"]
-    {
+    for end in [
+        "tunnel",
+        "finished",
+        "denied",
+        "redirected",
+        "incomplete",
+        "health_check",
+        "bad_proxy_header",
+        "wrong_protocol",
+    ] {
         assert!(ends.contains(end), "no conversation ended by {end}: {ends:?}");
     }
 }

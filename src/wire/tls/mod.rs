@@ -6,7 +6,9 @@
 //!
 //! - [`ClientHello::parse`] reads the body of a whole handshake message; TLS over TCP and QUIC share it.
 //! - [`HelloReader`] finds that message in a TCP stream that arrives in pieces.
+//! - [`ech`] reads what DNS publishes so that the real hello can be encrypted.
 
+pub mod ech;
 mod hello;
 mod ja4;
 mod record;

@@ -1,0 +1,221 @@
+//! TLS over a non-blocking socket that is polled edge-triggered.
+//!
+//! rustls knows the protocol; here is what goes through the socket and when. What may be held is bounded: towards the peer
+//! [`MAX_UNSENT`] of plain bytes at a time, nothing more is taken before all of their ciphertext is sent; from the peer
+//! one incomplete record, and the records of one small read that were decrypted and not yet asked for.
+//!
+//! Early data is never accepted, and a certificate never asked for.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ServerSessionMemoryCache;
+use rustls::time_provider::TimeProvider;
+use rustls::{Connection, ServerConfig, ServerConnection};
+
+use super::stream::Role;
+use crate::sys::time;
+
+/// Plain bytes whose ciphertext may wait for the peer.
+const MAX_UNSENT: usize = 64 * 1024;
+
+/// What of a reader's buffer takes ciphertext: one part in so many. The rest has room for what comes out of it.
+const CIPHERTEXT_PART: usize = 4;
+
+/// Reads in one turn of a handshake: a peer that sends more of it waits for its turn.
+const READS_PER_TURN: usize = 16;
+
+/// Bytes of one read of a handshake.
+const HANDSHAKE_READ: usize = 4 * 1024;
+
+/// Sessions that clients may take up again, of all workers together. TLS 1.3 takes two for each connection.
+const MAX_SESSIONS: usize = 512;
+
+/// How far our own direction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// Open.
+    Open,
+    /// close_notify is on its way, FIN follows.
+    Closing,
+    /// FIN is sent.
+    Closed,
+}
+
+/// One TLS connection; the socket is the caller's.
+#[derive(Debug)]
+pub(super) struct Tls {
+    connection: Connection,
+    sending: Sending,
+}
+
+impl Tls {
+    /// A connection that has not begun.
+    pub fn new(role: &Role) -> io::Result<Self> {
+        let mut connection = match role {
+            Role::Server(config) => {
+                Connection::Server(ServerConnection::new(Arc::clone(config)).map_err(failure)?)
+            }
+        };
+        connection.set_buffer_limit(Some(MAX_UNSENT));
+        Ok(Tls { connection, sending: Sending::Open })
+    }
+
+    /// Takes in what was read: the handshake, and at its end perhaps a little more.
+    pub fn take_in(&mut self, mut received: &[u8]) -> io::Result<()> {
+        while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
+            self.connection.process_new_packets().map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    /// See [`super::stream::Stream::handshake`].
+    pub fn handshake(&mut self, socket: &mut TcpStream) -> io::Result<bool> {
+        let mut buffer = [0; HANDSHAKE_READ];
+        for _ in 0..READS_PER_TURN {
+            self.flush(socket)?;
+            if !self.connection.is_handshaking() {
+                return Ok(true);
+            }
+            let n = socket.read(&mut buffer)?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.take_in(buffer.get(..n).unwrap_or_default())?;
+        }
+        Ok(false)
+    }
+
+    /// Reads plain bytes. An end without close_notify is an end like another: many clients close so, and what they sent
+    /// says by itself where it ends.
+    pub fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                other => return other,
+            }
+            // An error that came behind bytes which have been read.
+            self.connection.process_new_packets().map_err(failure)?;
+            match self.receive(socket, buffer)? {
+                0 => {}
+                n => return Ok(n),
+            }
+        }
+    }
+
+    /// One read of the socket, and what plain bytes come out of it, which may be none.
+    ///
+    /// The end of `buffer` takes the ciphertext, the beginning the plain bytes. What finds no room there stays in rustls:
+    /// less than one record, as an incomplete one is all that was there before and what comes out of ciphertext is smaller.
+    /// So rustls never refuses to take ciphertext in, and none of it is ever left over.
+    fn receive(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        let ciphertext = (buffer.len() / CIPHERTEXT_PART).max(1);
+        let (plain, cipher) = buffer.split_at_mut(buffer.len().saturating_sub(ciphertext));
+        let n = socket.read(cipher)?;
+        if n == 0 {
+            // rustls, too, must know the end.
+            self.connection.read_tls(&mut io::empty())?;
+            return Ok(0);
+        }
+        let mut received = cipher.get(..n).unwrap_or_default();
+        let mut filled = 0;
+        // Behind close_notify nothing counts, and nothing is taken.
+        while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
+            let processed = self.connection.process_new_packets().map_err(failure);
+            let free = plain.get_mut(filled..).unwrap_or_default();
+            filled += self.connection.reader().read(free).unwrap_or(0);
+            match processed {
+                Ok(_) => {}
+                // What was intact comes first; rustls says the error again.
+                Err(_) if filled > 0 => return Ok(filled),
+                Err(error) => return Err(error),
+            }
+        }
+        // An answer to what was read, to a change of keys for example, goes out as soon as it can.
+        unless_full(self.flush(socket))?;
+        Ok(filled)
+    }
+
+    /// Takes plain bytes, as soon as nothing that was taken before is left.
+    pub fn write(&mut self, socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        self.flush(socket)?;
+        let n = self.connection.writer().write(bytes)?;
+        unless_full(self.flush(socket))?;
+        Ok(n)
+    }
+
+    /// Whether something is still to be sent.
+    pub fn holds(&self) -> bool {
+        self.connection.wants_write() || self.sending == Sending::Closing
+    }
+
+    /// Sends what is to be sent.
+    pub fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(socket)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        if self.sending == Sending::Closing {
+            self.sending = Sending::Closed;
+            socket.shutdown(Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    /// close_notify, then FIN.
+    pub fn shutdown(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        if self.sending == Sending::Open {
+            self.sending = Sending::Closing;
+            self.connection.send_close_notify();
+        }
+        self.flush(socket)
+    }
+}
+
+/// The server's side: these certificates, the server's own first, with the key of that one.
+///
+/// # Errors
+/// The key is of a kind that cannot be used, or is not that of the first certificate.
+pub fn server(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Role, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::DEFAULT_VERSIONS;
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(Clock))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+    Ok(Role::Server(Arc::new(config)))
+}
+
+/// The system's clock by a way that is good after 2038 on every CPU.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = time::now();
+        u64::try_from(now.secs).ok().map(|secs| UnixTime::since_unix_epoch(Duration::from_secs(secs)))
+    }
+}
+
+fn failure(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A full socket is no error: what does not go out now goes out with a later flush.
+fn unless_full(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,100 @@
+//! What a SOCKS client and the proxy say to each other before the tunnel: greeting, method, request, reply. All of it has to
+//! be said within `timeout.process`, counted once.
+
+use super::machine::{Owed, Session};
+use super::state::State;
+use super::{CloseReason, Env, Machine, Step, Wire};
+use crate::accept;
+use crate::wire::Parse;
+use crate::wire::http1;
+use crate::wire::socks5::{self, Method, Status};
+
+/// What a client of SOCKS 4 is told: request rejected.
+const SOCKS4_REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
+
+impl Session {
+    pub(super) fn look_for_socks_greeting(&mut self, env: &mut Env<'_>) -> Step {
+        match socks5::parse_greeting(&self.prelude) {
+            Parse::NeedMore => Step::Read { until: self.in_time() },
+            Parse::Malformed => self.other_protocol(),
+            Parse::Complete(greeting) => {
+                self.prelude.drain(..greeting.len.min(self.prelude.len()));
+                if !greeting.offers(Method::NoAuthentication) {
+                    return self.say(socks5::method_reply(None).to_vec(), CloseReason::BadRequest);
+                }
+                self.reply.extend(socks5::method_reply(Some(Method::NoAuthentication)));
+                self.expect_socks_request(env)
+            }
+        }
+    }
+
+    /// The client is known well enough: from here on it is owed a reply.
+    fn expect_socks_request(&mut self, env: &mut Env<'_>) -> Step {
+        self.go(State::SocksRequest);
+        self.owed = Owed::SocksReply;
+        self.look_for_socks_request(env)
+    }
+
+    pub(super) fn look_for_socks_request(&mut self, env: &mut Env<'_>) -> Step {
+        let request = match socks5::parse_request(&self.prelude) {
+            Parse::NeedMore => return Step::Read { until: self.in_time() },
+            Parse::Malformed => return self.close(CloseReason::BadRequest),
+            Parse::Complete(request) => request,
+        };
+        self.prelude.drain(..request.len.min(self.prelude.len()));
+        match accept::socks5::wish(&request) {
+            Ok(wish) => self.wants(wish, env),
+            Err(status) => self.say(socks5::reply(status, None), CloseReason::BadRequest),
+        }
+    }
+
+    /// The first byte is not that of SOCKS 5. Who speaks what is mostly configured wrongly with it is told so.
+    fn other_protocol(&mut self) -> Step {
+        let reason = CloseReason::WrongProtocol;
+        match self.prelude.first() {
+            Some(4) => self.say(SOCKS4_REJECTED.to_vec(), reason),
+            Some(byte) if byte.is_ascii_uppercase() => {
+                self.say(http1::reply(400, "this is a SOCKS 5 proxy", true), reason)
+            }
+            _ => self.close(reason),
+        }
+    }
+}
+
+/// What a client that waits for the reply to its request is told at the end.
+pub(super) fn last_words(reason: CloseReason) -> Wire {
+    status_of(reason).map_or(Wire::Quiet, |status| Wire::Say(socks5::reply(status, None)))
+}
+
+/// The status with which a SOCKS client is told why, or nothing where it would not listen.
+fn status_of(reason: CloseReason) -> Option<Status> {
+    Some(match reason {
+        CloseReason::Denied | CloseReason::Incomplete => Status::NotAllowed,
+        CloseReason::ConnectNetworkUnreachable => Status::NetworkUnreachable,
+        CloseReason::ConnectUnreachable | CloseReason::NameNotFound | CloseReason::NoDestination => {
+            Status::HostUnreachable
+        }
+        CloseReason::ConnectRefused => Status::ConnectionRefused,
+        // As dante has it, and clients show: RFC 1928 has no other number for it.
+        CloseReason::ConnectTimeout => Status::TtlExpired,
+        CloseReason::ProcessTimeout
+        | CloseReason::BadRequest
+        | CloseReason::ResolveFailed
+        | CloseReason::ConnectFailed
+        | CloseReason::Limit
+        | CloseReason::OutOfResources => Status::GeneralFailure,
+        CloseReason::Finished
+        | CloseReason::Redirected
+        | CloseReason::ClientGone
+        | CloseReason::ClientReset
+        | CloseReason::ServerReset
+        | CloseReason::Idle
+        | CloseReason::HalfClosed
+        | CloseReason::BadResponse
+        | CloseReason::WrongProtocol
+        | CloseReason::TlsFailed
+        | CloseReason::BadProxyHeader
+        | CloseReason::HealthCheck
+        | CloseReason::Shutdown => return None,
+    })
+}
