@@ -336,6 +336,10 @@ fn kind_of(word: &str) -> Without {
 /// `example.com##.ad`, `#@#`, `#?#`, `#$#`, `#%#`; and `example.com$$script`, `$@$`. One that is for every site begins
 /// with `#` and is a comment here.
 fn is_cosmetic(word: &str) -> bool {
+    // Nearly every line is a name, and searching for strings is slow.
+    if !word.bytes().any(|byte| matches!(byte, b'#' | b'$')) {
+        return false;
+    }
     let (_, behind) = word.split_once('#').unwrap_or_default();
     let separator = behind.trim_start_matches(['@', '?', '$', '%']).starts_with('#');
     separator || word.contains("$$") || word.contains("$@$")

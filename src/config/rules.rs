@@ -296,9 +296,9 @@ pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
 
 /// What [`parse_name`] asks for beyond what every pattern must be.
 pub(super) fn check_name(text: &str) -> Result<(), &'static str> {
-    if text.contains(|c: char| {
-        c.is_ascii() && !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
-    }) {
+    let strange =
+        |b: u8| b.is_ascii() && !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*'));
+    if text.bytes().any(strange) {
         return Err("letters, digits, `-`, `_` and `.`, without port and path");
     }
     let last_label = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
