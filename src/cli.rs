@@ -6,65 +6,59 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-use crate::config::{self, LoadOptions, Loaded, Problems};
+use crate::config::{LoadOptions, Loaded};
 use crate::daemon;
-use crate::decide::why;
-
-/// Where the configuration is when nothing is said.
-const DEFAULT_PATH: &str = "/etc/calamary/config.yml";
+use crate::program::Program;
+use crate::sys::memory;
 
 /// Exit statuses.
 const CANNOT_RUN: u8 = 1;
 const WRONG: u8 = 2;
 
 /// Runs the program with `args`, the first of which is its name.
-pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
-    let options = options();
+pub fn main<P: Program>(args: impl IntoIterator<Item = String>) -> ExitCode {
+    let options = options::<P>();
     let args: Vec<String> = args.into_iter().skip(1).collect();
     let given = match options.parse(&args) {
         Ok(given) => given,
-        Err(error) => return wrong(&error.to_string()),
+        Err(error) => return wrong::<P>(&error.to_string()),
     };
     if let Some(stray) = given.free.first() {
-        return wrong(&format!("`{stray}` is not an option"));
+        return wrong::<P>(&format!("`{stray}` is not an option"));
     }
     if given.opt_present("help") {
-        say(&options.usage(
-            "Usage: calamary [options]\n\nA forward proxy that filters by what a connection really is.",
-        ));
+        say(&options.usage(&format!("Usage: {} [options]\n\n{}", P::NAME, P::ABOUT)));
         return ExitCode::SUCCESS;
     }
     if given.opt_present("version") {
-        say(&format!("calamary {}\n", env!("CARGO_PKG_VERSION")));
+        say(&format!("{} {}\n", P::NAME, env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    if given.opt_present("print-config") {
-        say(config::DEFAULT_CONFIG);
-        return ExitCode::SUCCESS;
+    if let Some(status) = P::without_configuration(&given) {
+        return status;
     }
-    let source = Source::of(given.opt_str("config"), Path::new(DEFAULT_PATH));
+    // Before anything large is read.
+    memory::map_large_blocks();
+    let source = Source::of(given.opt_str("config"), Path::new(P::DEFAULT_PATH));
     let options =
         LoadOptions { debug: given.opt_present("debug"), progress: std::io::stderr().is_terminal() };
-    let loaded = match source.load(options) {
+    let loaded = match P::load(&source, options) {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return refuse::<P>(&[problems.to_string()]),
     };
-    if let Some(facts) = given.opt_str("why") {
-        return explain(&loaded, &facts);
+    if let Some(status) = P::instead(&given, &loaded) {
+        return status;
     }
     if given.opt_present("validate") {
-        return validate(&loaded);
+        return validate::<P>(&loaded);
     }
     let problems = daemon::check_user(&loaded);
     if !problems.is_empty() {
-        return refuse_all(&problems);
+        return refuse::<P>(&problems);
     }
-    match daemon::run(source, options, loaded) {
+    match daemon::run::<P>(source, options, loaded) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(CANNOT_RUN)
-        }
+        Err(error) => cannot_run::<P>(&error),
     }
 }
 
@@ -73,8 +67,8 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
 pub enum Source {
     /// A file.
     File(PathBuf),
-    /// The one inside the program, as there is no file.
-    Embedded,
+    /// What the program has for the case that there is no default file.
+    Default,
 }
 
 impl Source {
@@ -83,110 +77,84 @@ impl Source {
     fn of(named: Option<String>, default: &Path) -> Self {
         match (named, default.symlink_metadata()) {
             (Some(path), _) => Source::File(PathBuf::from(path)),
-            (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Source::Embedded,
+            (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Source::Default,
             (None, _) => Source::File(default.to_owned()),
-        }
-    }
-
-    /// Reads and compiles it; `options` is what the command line adds.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn load(&self, options: LoadOptions) -> Result<Loaded, Problems> {
-        match self {
-            Source::File(path) => config::load_file(path, options),
-            Source::Embedded => config::load_default(options),
         }
     }
 }
 
-fn options() -> Options {
+fn options<P: Program>() -> Options {
     let mut options = Options::new();
-    options.optopt("f", "config", &format!("configuration file (default {DEFAULT_PATH})"), "FILE");
+    options.optopt("f", "config", &format!("configuration file (default {})", P::DEFAULT_PATH), "FILE");
     options.optflag("v", "validate", "check the configuration and everything it names, then exit");
     options.optflag("d", "debug", "log debug lines, too");
     options.optflag("V", "version", "print the version");
     options.optflag("h", "help", "print this");
-    options.optopt("", "why", "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'", "FACTS");
-    options.optflag("", "print-config", "print the embedded default configuration");
+    P::options(&mut options);
     options
 }
 
-fn validate(loaded: &Loaded) -> ExitCode {
+fn validate<P: Program>(loaded: &Loaded<P::Plan>) -> ExitCode {
     let mut problems = daemon::check(loaded);
     for warning in &loaded.warnings {
-        complain(&format!("warning: {warning}"));
+        complain::<P>(&format!("warning: {warning}"));
     }
     if problems.is_empty() {
         say(&format!("Config validated successfully\n{}\n", loaded.summary.trim_end()));
         return ExitCode::SUCCESS;
     }
     problems.dedup();
-    refuse_all(&problems)
+    refuse::<P>(&problems)
 }
 
-fn refuse_all(problems: &[String]) -> ExitCode {
+fn refuse<P: Program>(problems: &[String]) -> ExitCode {
     for problem in problems {
-        complain(problem);
+        complain::<P>(problem.trim_end());
     }
     ExitCode::from(WRONG)
 }
 
-fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
-    let facts = match why::parse_facts(facts) {
-        Ok(facts) => facts,
-        Err(error) => return wrong(&format!("--why: {error}")),
-    };
-    let locals = match daemon::locals(&loaded.plan) {
-        Ok(locals) => locals,
-        Err(error) => {
-            complain(&format!("cannot read this machine's addresses: {error}"));
-            return ExitCode::from(CANNOT_RUN);
-        }
-    };
-    let explanation =
-        why::explain_with_lines(&loaded.plan.rules, &facts, &locals, &config::list_file::find_line);
-    say(&format!("{explanation}\n"));
-    ExitCode::from(explanation.exit_code())
-}
-
-fn refuse(problems: &Problems) -> ExitCode {
-    complain(problems.to_string().trim_end());
+/// Refuses the command line.
+pub(crate) fn wrong<P: Program>(error: &str) -> ExitCode {
+    complain::<P>(&format!("{error}; try --help"));
     ExitCode::from(WRONG)
 }
 
-fn wrong(error: &str) -> ExitCode {
-    complain(&format!("{error}; try --help"));
-    ExitCode::from(WRONG)
+/// Says why the program cannot run.
+pub(crate) fn cannot_run<P: Program>(error: &str) -> ExitCode {
+    complain::<P>(error);
+    ExitCode::from(CANNOT_RUN)
 }
 
 /// To standard output; a reader that has gone away needs no answer.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "calamary: {text}");
+fn complain<P: Program>(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}: {text}", P::NAME);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Session;
 
     #[test]
     fn only_a_default_file_that_is_not_there_is_replaced_by_the_embedded_one() {
         let dir = std::env::temp_dir().join(format!("calamary-source-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("config.yml");
-        assert_eq!(Source::of(None, &path), Source::Embedded);
+        assert_eq!(Source::of(None, &path), Source::Default);
         assert_eq!(Source::of(Some("other".into()), &path), Source::File("other".into()));
         std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap();
         let dangling = Source::of(None, &path);
         assert_eq!(dangling, Source::File(path.clone()));
-        assert!(dangling.load(LoadOptions::default()).is_err());
+        assert!(Session::load(&dangling, LoadOptions::default()).is_err());
         // A folder in the way is a file.
-        assert!(Source::of(None, Path::new("/dev/null/config.yml")).load(LoadOptions::default()).is_err());
+        let in_the_way = Source::of(None, Path::new("/dev/null/config.yml"));
+        assert!(Session::load(&in_the_way, LoadOptions::default()).is_err());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

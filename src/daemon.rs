@@ -2,6 +2,7 @@
 
 mod check;
 mod follower;
+mod health;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +13,13 @@ use signal_hook::iterator::Signals;
 pub use self::check::{check, check_user};
 pub use self::follower::locals;
 use self::follower::{Follower, Watch};
+pub use self::health::Checks;
 use crate::cli::Source;
-use crate::config::{LoadOptions, Loaded, Mode, Plan};
+use crate::config::{LoadOptions, Loaded, Service};
 use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
-#[cfg(feature = "metrics")]
-use crate::metrics::Server;
-use crate::session::Session;
+use crate::program::Program;
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::socket::Outgoing;
 use crate::sys::{limits, time};
@@ -28,10 +28,10 @@ use crate::sys::{limits, time};
 ///
 /// # Errors
 /// Why it cannot run, as one line for a person.
-pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), String> {
+pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::Plan>) -> Result<(), String> {
     time::init_time_zone();
     let mut plan = loaded.plan;
-    logging::init(&plan.service.log);
+    logging::init(P::NAME, &plan.as_ref().log);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -40,65 +40,50 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         .map_err(|e| format!("cannot handle signals: {e}"))?;
     let descriptors =
         limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
-    let workers = worker_count(&plan);
-    let bindings = engine::diff(&mut plan.service.listeners, &[], None, workers)?;
+    let workers = worker_count(plan.as_ref());
+    let bindings = engine::diff(&mut plan.as_mut().listeners, &[], None, workers)?;
     let plan = Arc::new(plan);
-    #[cfg(feature = "metrics")]
-    let metrics_socket = bind_metrics(&plan, &[])?;
-    #[cfg(feature = "metrics")]
-    let sockets = metrics_socket.iter();
-    #[cfg(not(feature = "metrics"))]
-    let sockets = [].iter();
-    drop_privileges(&plan, bindings.iter().flat_map(|binding| &binding.sockets).chain(sockets))?;
+    let service: &Service = (*plan).as_ref();
+    let bound = P::bind(&plan, None)?;
+    let sockets = bindings.iter().flat_map(|binding| &binding.sockets).chain(&bound);
+    drop_privileges(service, sockets)?;
 
     let metrics = Arc::new(Metrics::new());
-    metrics.rules_loaded(plan.rules.len());
-    let effective = effective_limits(&plan, descriptors);
+    P::in_force(&plan, &metrics);
+    let effective = effective_limits(service, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
         prepared.push(engine::prepare().map_err(|e| format!("cannot make a worker: {e}"))?);
     }
-    let answerers: Vec<Handle<Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
-    let resolver = resolver::start(
-        resolver_config(&plan),
-        Box::new(move |answer| {
-            if let Some(worker) = answerers.get(answer.asker.worker) {
-                worker.tell(Command::Answer(answer));
-            }
-        }),
-    )
-    .map_err(|e| format!("cannot start the resolver: {e}"))?;
+    let resolver = if P::RESOLVES {
+        let answerers = prepared.iter().map(|(handle, _)| handle.another()).collect();
+        Some(start_resolver(service, answerers)?)
+    } else {
+        None
+    };
     let shared = Arc::new(Shared {
         metrics: Arc::clone(&metrics),
         admission: Admission::new(effective),
-        resolver: resolver.clone(),
+        resolver,
         dialled: Dialled::new(workers),
     });
 
     let watch = Watch::begin();
-    let locals = locals(&plan).map_err(|e| format!("cannot read this machine's addresses: {e}"))?;
+    let locals = locals(service).map_err(|e| format!("cannot read this machine's addresses: {e}"))?;
     let locals = Arc::new(locals);
+    let beside = P::begin(&plan, bound, &metrics)?;
     let mut handles = Vec::with_capacity(workers);
     let shares = engine::share_out(bindings, workers);
     for (index, ((mut handle, prepared), listeners)) in prepared.into_iter().zip(shares).enumerate() {
         let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
-        engine::spawn::<Session>(
-            index,
-            &mut handle,
-            prepared,
-            shared,
-            Arc::clone(&plan),
-            Arc::clone(&locals),
-        )
-        .map_err(|e| format!("cannot start a worker: {e}"))?;
+        engine::spawn::<P>(index, &mut handle, prepared, shared, Arc::clone(&plan), Arc::clone(&locals))
+            .map_err(|e| format!("cannot start a worker: {e}"))?;
         handle.tell(Command::Plan(plan, listeners));
         handles.push(handle);
     }
-    #[cfg(feature = "metrics")]
-    let server = start_metrics(metrics_socket, &metrics)?;
 
     let followers = handles.iter().map(Handle::another).collect();
-    let mut daemon = Daemon {
+    let mut daemon = Daemon::<P> {
         source,
         options,
         descriptors,
@@ -106,14 +91,13 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
         shared,
         follower: Follower::start(watch, &plan, &locals, followers),
         plan,
-        #[cfg(feature = "metrics")]
-        server,
+        beside,
     };
     daemon.announce();
     for signal in signals.forever() {
         match signal {
             SIGHUP => daemon.reload(),
-            SIGUSR1 => daemon.tell_all(|| Command::Report),
+            SIGUSR1 => daemon.report(),
             _ => break,
         }
     }
@@ -122,51 +106,45 @@ pub fn run(source: Source, options: LoadOptions, loaded: Loaded) -> Result<(), S
 }
 
 /// Whom to become after binding.
-fn identity(plan: &Plan) -> Result<Option<Identity>, String> {
-    if plan.service.user.is_none() && plan.service.group.is_none() {
+fn identity(service: &Service) -> Result<Option<Identity>, String> {
+    if service.user.is_none() && service.group.is_none() {
         return Ok(None);
     }
-    Identity::resolve(plan.service.user.as_deref(), plan.service.group.as_deref())
-        .map(Some)
-        .map_err(|e| e.to_string())
+    Identity::resolve(service.user.as_deref(), service.group.as_deref()).map(Some).map_err(|e| e.to_string())
 }
 
-struct Daemon {
+struct Daemon<P: Program> {
     source: Source,
     options: LoadOptions,
     descriptors: u64,
-    workers: Vec<Handle<Plan>>,
+    workers: Vec<Handle<P::Plan>>,
     shared: Arc<Shared>,
-    follower: Follower,
-    plan: Arc<Plan>,
-    #[cfg(feature = "metrics")]
-    server: Option<Server>,
+    follower: Follower<P::Plan>,
+    plan: Arc<P::Plan>,
+    beside: P::Beside,
 }
 
-impl Daemon {
+impl<P: Program> Daemon<P> {
+    fn service(&self) -> &Service {
+        (*self.plan).as_ref()
+    }
+
     fn announce(&self) {
-        for listener in &self.plan.service.listeners {
+        for listener in &self.service().listeners {
             log::info!("Listening: {} on {}", listener.mode.as_str(), listener.addr);
         }
-        if self.source == Source::Embedded
-            && let Some(http) =
-                self.plan.service.listeners.iter().find(|listener| listener.mode == Mode::Http)
-        {
-            log::warn!(
-                "no configuration file: running on the embedded default; try it with: curl -x http://{} http://example.com/",
-                http.addr
-            );
-        }
+        P::hello(&self.plan, &self.source);
+    }
+
+    fn report(&self) {
+        P::report(&self.plan, &self.shared.metrics);
+        self.tell_all(|| Command::Report);
     }
 
     /// Loads the configuration again; if anything is wrong with it, nothing changes.
     fn reload(&mut self) {
         match self.try_reload() {
-            Ok(()) => log::info!(
-                "Reloaded: {} rules, {} listeners",
-                self.plan.rules.len(),
-                self.plan.service.listeners.len()
-            ),
+            Ok(()) => log::info!("Reloaded: {}", P::in_short(&self.plan)),
             Err(error) => {
                 for line in error.lines() {
                     log::error!("{line}");
@@ -177,45 +155,33 @@ impl Daemon {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let loaded = self.source.load(self.options).map_err(|problems| problems.to_string())?;
+        let loaded = P::load(&self.source, self.options).map_err(|problems| problems.to_string())?;
         let mut plan = loaded.plan;
-        let running = &self.plan.service.listeners;
-        let bindings = engine::diff(
-            &mut plan.service.listeners,
-            running,
-            self.plan.service.metrics,
-            self.workers.len(),
-        )?;
+        P::inherit(&mut plan, &self.plan);
+        let running = self.service();
+        let wanted = &mut plan.as_mut().listeners;
+        let bindings = engine::diff(wanted, &running.listeners, running.metrics, self.workers.len())?;
+        let bound = P::bind(&plan, Some(&self.plan))?;
         let plan = Arc::new(plan);
-        #[cfg(feature = "metrics")]
-        let metrics_changed = plan.service.metrics != self.plan.service.metrics;
-        #[cfg(feature = "metrics")]
-        let new_server = if metrics_changed {
-            let addrs: Vec<_> =
-                running.iter().map(|listener| listener.addr).chain(self.plan.service.metrics).collect();
-            start_metrics(bind_metrics(&plan, &addrs)?, &self.shared.metrics)?
-        } else {
-            None
-        };
+        let beside = P::begin(&plan, bound, &self.shared.metrics)?;
 
         // From here on nothing can fail.
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        if worker_count(&plan) != self.workers.len()
-            || (&plan.service.user, &plan.service.group)
-                != (&self.plan.service.user, &self.plan.service.group)
+        let service: &Service = (*plan).as_ref();
+        if worker_count(service) != self.workers.len()
+            || (&service.user, &service.group) != (&running.user, &running.group)
         {
             log::warn!("a change of workers, user or group needs a restart");
         }
-        logging::reconfigure(&plan.service.log);
-        self.shared.metrics.rules_loaded(plan.rules.len());
-        self.shared.admission.change(effective_limits(&plan, self.descriptors));
-        self.shared.resolver.reconfigure(resolver_config(&plan));
-        #[cfg(feature = "metrics")]
-        if metrics_changed && let Some(server) = std::mem::replace(&mut self.server, new_server) {
-            server.stop();
+        logging::reconfigure(&service.log);
+        P::in_force(&plan, &self.shared.metrics);
+        self.shared.admission.change(effective_limits(service, self.descriptors));
+        if let Some(resolver) = &self.shared.resolver {
+            resolver.reconfigure(resolver_config(service));
         }
+        P::replace(&mut self.beside, beside, &plan, &self.plan);
         self.follower.follow(&plan);
         let shares = engine::share_out(bindings, self.workers.len());
         for (worker, listeners) in self.workers.iter().zip(shares) {
@@ -225,7 +191,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command<Plan>) {
+    fn tell_all(&self, command: impl Fn() -> Command<P::Plan>) {
         for worker in &self.workers {
             worker.tell(command());
         }
@@ -233,11 +199,9 @@ impl Daemon {
 
     /// Ends when the sessions have, or their time, or when a second signal asks for it.
     fn stop(self, mut signals: Signals) {
-        let until = Instant::now() + self.plan.service.timeouts.drain;
-        log::info!(
-            "Stopping: up to {} ms for the sessions to end",
-            self.plan.service.timeouts.drain.as_millis()
-        );
+        let drain = self.service().timeouts.drain;
+        let until = Instant::now() + drain;
+        log::info!("Stopping: up to {} ms for the sessions to end", drain.as_millis());
         self.tell_all(|| Command::Drain(until));
         let workers: Vec<_> = self.workers.iter().map(Handle::another).collect();
         let hurry = move || {
@@ -266,10 +230,10 @@ impl Daemon {
 /// `sockets` become that user's, too: the kernel lets only sockets of one user share a port (socket(7), SO_REUSEPORT), and
 /// a reload may have to bind beside these.
 fn drop_privileges<'s>(
-    plan: &Plan,
+    service: &Service,
     sockets: impl Iterator<Item = &'s std::net::TcpListener>,
 ) -> Result<(), String> {
-    let Some(identity) = identity(plan)? else { return Ok(()) };
+    let Some(identity) = identity(service)? else { return Ok(()) };
     for socket in sockets {
         // Not allowed to anybody but root; then such a reload is refused with a reason.
         let _ = std::os::unix::fs::fchown(socket, Some(identity.uid), Some(identity.gid));
@@ -278,36 +242,33 @@ fn drop_privileges<'s>(
         .map_err(|e| format!("cannot become the configured user: {e}"))
 }
 
-#[cfg(feature = "metrics")]
-fn bind_metrics(
-    plan: &Plan,
-    running: &[std::net::SocketAddr],
-) -> Result<Option<std::net::TcpListener>, String> {
-    plan.service
-        .metrics
-        .map(|addr| {
-            engine::bind_one(addr, running).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
-        })
-        .transpose()
+fn start_resolver<P: Send + Sync + 'static>(
+    service: &Service,
+    workers: Vec<Handle<P>>,
+) -> Result<resolver::ResolverHandle, String> {
+    let deliver = move |answer: resolver::Answer| {
+        if let Some(worker) = workers.get(answer.asker.worker) {
+            worker.tell(Command::Answer(answer));
+        }
+    };
+    resolver::start(resolver_config(service), Box::new(deliver))
+        .map_err(|e| format!("cannot start the resolver: {e}"))
 }
 
-#[cfg(feature = "metrics")]
-fn start_metrics(
-    socket: Option<std::net::TcpListener>,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Server>, String> {
-    socket
-        .map(|socket| Server::start(socket, Arc::clone(metrics)))
-        .transpose()
-        .map_err(|e| format!("cannot serve metrics: {e}"))
+fn resolver_config(service: &Service) -> resolver::ResolverConfig {
+    resolver::ResolverConfig {
+        nameservers: service.nameservers.clone(),
+        timeout: service.timeouts.dns_lookup,
+        outgoing: Outgoing { fwmark: service.output.fwmark, interface: service.output.interface.clone() },
+    }
 }
 
-fn worker_count(plan: &Plan) -> usize {
-    plan.service.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+fn worker_count(service: &Service) -> usize {
+    service.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
-    let effective = Effective::of(plan.service.limits, descriptors);
+fn effective_limits(service: &Service, descriptors: u64) -> Effective {
+    let effective = Effective::of(service.limits, descriptors);
     if effective.lowered {
         log::warn!(
             "limits.connections is lowered to {}: the process may open {descriptors} descriptors",
@@ -315,15 +276,4 @@ fn effective_limits(plan: &Plan, descriptors: u64) -> Effective {
         );
     }
     effective
-}
-
-fn resolver_config(plan: &Plan) -> resolver::ResolverConfig {
-    resolver::ResolverConfig {
-        nameservers: plan.service.nameservers.clone(),
-        timeout: plan.service.timeouts.dns_lookup,
-        outgoing: Outgoing {
-            fwmark: plan.service.output.fwmark,
-            interface: plan.service.output.interface.clone(),
-        },
-    }
 }

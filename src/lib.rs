@@ -11,6 +11,7 @@ pub mod engine;
 pub mod identify;
 pub mod logging;
 pub mod metrics;
+pub mod program;
 pub mod relay;
 pub mod session;
 pub mod sys;

@@ -316,10 +316,10 @@ fn why_names_the_list_and_the_line_of_a_hit() {
 fn a_long_list_shows_its_progress_on_a_terminal_only() {
     let dir = TempDir::new();
     let names: String = (0..200_000).map(|i| format!("host{i}.example\n")).collect();
-    let list = dir.write("long.txt", &format!("{names}@@||host7.example^\n||x^$popup\n"));
+    let list = dir.write("long.txt", format!("{names}@@||host7.example^\n||x^$popup\n"));
     let config = dir.write(
         "config.yml",
-        &format!(
+        format!(
             "listen:\n  - {{mode: http, port: 4130}}\nvars:\n  - {{name: ads, file: '{}'}}\nrules:\n  - {{dns: $ads, action: deny}}\n  - {{action: accept}}\n",
             list.display()
         ),

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use calamary::session::CloseReason;
 use common::client::Http;
-use common::daemon::{Daemon, run_on, text};
+use common::daemon::{Daemon, REDIRECTOR, run_on, run_program_on, text};
 use common::dns::NameServer;
 use common::lab::{DNS4, Lab, ROUTER4, SERVER4, SERVER6, at};
 use common::origin::HttpOrigin;
@@ -254,6 +254,50 @@ fn every_complete_configuration_validates() {
         let output = run_on(body, &["-f", "{}", "-v"]);
         assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
     }
+}
+
+#[test]
+fn every_configuration_of_the_redirector_validates() {
+    let found = blocks("yaml redirector");
+    assert!(found.len() >= 3, "{} samples", found.len());
+    for (place, body) in found {
+        let output = run_program_on(REDIRECTOR, &body, &["-f", "{}", "-v"]);
+        assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
+    }
+}
+
+#[test]
+fn every_setting_of_the_redirector_is_documented() {
+    let problems = text(&run_program_on(
+        REDIRECTOR,
+        "zzz: 1\nlisten: [{zzz: 1}]\noutput: {zzz: 1}",
+        &["-f", "{}", "-v"],
+    ));
+    let page = std::fs::read_to_string(root().join("docs/redirector.md")).unwrap();
+    let mut sections = 0;
+    for (line, keys) in problems.lines().filter_map(|l| Some((l, l.split_once("accepted are ")?.1))) {
+        sections += 1;
+        for key in keys.split(", ").map(|key| key.trim_matches('`')) {
+            assert!(key == "mode" || has_word(&page, key), "`{key}` is not on the page: {line}");
+        }
+    }
+    assert_eq!(sections, 3, "{problems}");
+}
+
+#[test]
+fn the_haproxy_of_a_fleet_starts() {
+    if !common::have("haproxy") {
+        return common::skip("needs haproxy");
+    }
+    let all = blocks("haproxy");
+    let found: Vec<_> = all.iter().filter(|(place, _)| place.contains("fleet.md")).collect();
+    assert_eq!(found.len(), 1);
+    let dir = common::TempDir::new();
+    let path = dir.write("haproxy.cfg", &found[0].1);
+    let mut haproxy = std::process::Command::new("haproxy");
+    haproxy.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg("-c").arg("-f").arg(path);
+    let output = haproxy.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 #[test]

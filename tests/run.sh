@@ -67,7 +67,7 @@ check_scripts() {
 # shellcheck disable=SC2317 # called through step
 check_man_page() {
   local warnings
-  warnings=$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l docs/calamary.8 2>&1 >/dev/null)
+  warnings=$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l docs/calamary.8 docs/calamary-redirector.8 2>&1 >/dev/null)
   [ -z "$warnings" ] || { echo "$warnings"; return 1; }
 }
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use calamary::session::Session;
+
 fn main() -> ExitCode {
-    calamary::cli::main(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()))
+    calamary::cli::main::<Session>(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()))
 }

@@ -11,8 +11,19 @@ use super::rules::parse_net;
 use super::tree::{Node, Value};
 use crate::decide::addr_set::AddrSet;
 
-pub(super) const KEYS: Keys =
-    Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]);
+/// How the listeners of a program are written.
+pub(super) struct Ways {
+    /// What a listener may have.
+    pub(super) keys: Keys,
+    /// The modes, those to come as `None`.
+    pub(super) modes: &'static [(&'static str, Option<Mode>)],
+}
+
+/// Those of the proxy.
+pub(super) const WAYS: Ways = Ways {
+    keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
+    modes: MODES,
+};
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).
 const TRUSTED_BY_DEFAULT: &[&str] =
@@ -30,20 +41,40 @@ const MODES: &[(&str, Option<Mode>)] = &[
 const TARGETS: &[(&str, Target)] =
     &[("auto", Target::Auto), ("original", Target::Original), ("name", Target::Name)];
 
+/// What `listen` says, of which there must be something.
+pub(super) fn required(
+    root: &Node,
+    section: &Section<'_>,
+    ways: &Ways,
+    report: &mut Report,
+) -> Vec<Listener> {
+    let Some(node) = section.get("listen") else {
+        // A `service` that is no map is reported already.
+        if section.get("service").is_none_or(|service| matches!(service.value, Value::Null | Value::Map(_))) {
+            report.missing(root, "listen", "is missing: without a listener there is nothing to do");
+        }
+        return Vec::new();
+    };
+    if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
+        report.error(node, "there is no listener: without one there is nothing to do");
+    }
+    listeners(node, ways, report)
+}
+
 /// One entry per address and port, in the order of the file.
-pub(super) fn listeners(node: &Node, report: &mut Report) -> Vec<Listener> {
+fn listeners(node: &Node, ways: &Ways, report: &mut Report) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (place, entry) in list(node, "a list of listeners: `- mode: …`", report).iter().enumerate() {
         match &entry.value {
-            Value::Map(_) => listener(entry, place, &mut listeners, report),
+            Value::Map(_) => listener(entry, place, ways, &mut listeners, report),
             _ => report.expected(entry, "a listener: a map with `mode` and `port`"),
         }
     }
     listeners
 }
 
-fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &mut Report) {
-    let section = Section::read(entry, &KEYS, report);
+fn listener(entry: &Node, place: usize, ways: &Ways, listeners: &mut Vec<Listener>, report: &mut Report) {
+    let section = Section::read(entry, &ways.keys, report);
     let flag = |key: &str, default: bool, report: &mut Report| match section.get(key) {
         Some(node) => boolean(node, report).unwrap_or(default),
         None => default,
@@ -51,7 +82,7 @@ fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &
 
     let (mode_name, mode) = match section.get("mode") {
         None => ("transparent", Some(Mode::Transparent)),
-        Some(node) => mode(node, report),
+        Some(node) => mode(node, ways.modes, report),
     };
     let tproxy = flag("tproxy", false, report);
     if let (true, Some(node)) = (tproxy && !["", "transparent"].contains(&mode_name), section.get("tproxy")) {
@@ -107,12 +138,16 @@ fn listener(entry: &Node, place: usize, listeners: &mut Vec<Listener>, report: &
 }
 
 /// The name of the mode, empty where it is none, and the mode if it can be used.
-fn mode(node: &Node, report: &mut Report) -> (&'static str, Option<Mode>) {
+fn mode(
+    node: &Node,
+    modes: &[(&'static str, Option<Mode>)],
+    report: &mut Report,
+) -> (&'static str, Option<Mode>) {
     let Some(text) = scalar(node) else {
-        report.expected_word(node, "a mode", &mode_names());
+        report.expected_word(node, "a mode", &mode_names(modes));
         return ("", None);
     };
-    match MODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
+    match modes.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
         Some((name, Some(Mode::Https))) if cfg!(not(feature = "tls")) => {
             report.error(node, format!("mode `{name}` is not part of this build: it was made without TLS"));
             (name, None)
@@ -123,15 +158,15 @@ fn mode(node: &Node, report: &mut Report) -> (&'static str, Option<Mode>) {
             (name, None)
         }
         None => {
-            report.expected_word(node, "a mode", &mode_names());
+            report.expected_word(node, "a mode", &mode_names(modes));
             ("", None)
         }
     }
 }
 
 /// Those that can be used.
-fn mode_names() -> Vec<&'static str> {
-    MODES.iter().filter(|(_, mode)| mode.is_some()).map(|(name, _)| *name).collect()
+fn mode_names(modes: &[(&'static str, Option<Mode>)]) -> Vec<&'static str> {
+    modes.iter().filter(|(_, mode)| mode.is_some()).map(|(name, _)| *name).collect()
 }
 
 /// Why `udp: true` cannot be had.

@@ -13,6 +13,7 @@ mod listen;
 pub mod plan;
 mod problem;
 mod progress;
+pub mod redirector;
 mod rules;
 mod service;
 mod tree;
@@ -66,9 +67,9 @@ pub struct LoadOptions {
 
 /// A configuration that can be started.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<P = Plan> {
     /// What to run.
-    pub plan: Plan,
+    pub plan: P,
     /// What is allowed but hardly meant.
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
@@ -82,28 +83,29 @@ pub struct Loaded {
 /// # Errors
 /// Every problem of the file, or that it cannot be read.
 pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> {
+    let mut loaded = load(&read(path)?, path, options)?;
+    loaded.files.insert(0, path.to_owned());
+    Ok(loaded)
+}
+
+/// The text of a configuration file.
+fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
     // One more than is allowed tells that there is more.
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
-    match String::from_utf8(bytes) {
-        Ok(text) => load(&text, path, options).map(|mut loaded| {
-            loaded.files.insert(0, path.to_owned());
-            loaded
-        }),
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
-            let Place { line, column } = Place::after(&before);
-            let message = match error.as_bytes() {
-                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16 is not supported: save the file as UTF-8",
-                _ => "this byte is not UTF-8: save the file as UTF-8",
-            };
-            let (file, path) = (path.to_owned(), String::new());
-            Err(Problems::one(Problem { file, line, column, path, message: message.to_owned() }))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
+        let Place { line, column } = Place::after(&before);
+        let message = match error.as_bytes() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16 is not supported: save the file as UTF-8",
+            _ => "this byte is not UTF-8: save the file as UTF-8",
+        };
+        let (file, path) = (path.to_owned(), String::new());
+        Problems::one(Problem { file, line, column, path, message: message.to_owned() })
+    })
 }
 
 /// The embedded configuration.
@@ -119,6 +121,17 @@ pub fn load_default(options: LoadOptions) -> Result<Loaded, Problems> {
 /// # Errors
 /// Every problem of the text.
 pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Problems> {
+    let decode = |root: &Node, file: &Path, report: &mut Report| decode(root, file, options.progress, report);
+    load_with(text, file, options, decode)
+}
+
+/// Reads the YAML of `text` and lets `decode` make a plan of it, which counts if nothing was reported.
+fn load_with<P: AsMut<Service>>(
+    text: &str,
+    file: &Path,
+    options: LoadOptions,
+    decode: impl FnOnce(&Node, &Path, &mut Report) -> Option<Loaded<P>>,
+) -> Result<Loaded<P>, Problems> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("larger than {} MiB: long lists belong into list files", MAX_FILE_BYTES >> 20);
         return Err(Problems::whole_file(file, message));
@@ -130,12 +143,12 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
     })?;
 
     let mut report = Report::default();
-    let decoded = decode(&root, file, options, &mut report);
+    let decoded = decode(&root, file, &mut report);
     let clean = report.is_clean();
     let (errors, warnings) = report.resolve(&root, file);
     match decoded {
         Some(mut loaded) if clean => {
-            loaded.plan.service.log.debug |= options.debug;
+            loaded.plan.as_mut().log.debug |= options.debug;
             loaded.warnings = warnings.into_vec();
             Ok(loaded)
         }
@@ -144,9 +157,9 @@ pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Pro
 }
 
 /// What the configuration says, without its warnings; only to be used if nothing was reported.
-fn decode(root: &Node, file: &Path, options: LoadOptions, report: &mut Report) -> Option<Loaded> {
+fn decode(root: &Node, file: &Path, progress: bool, report: &mut Report) -> Option<Loaded> {
     match root.value {
-        Value::Map(_) => return decode_top(root, file, options, report),
+        Value::Map(_) => return decode_top(root, file, progress, report),
         Value::Null => {
             report.error(root, "the file is empty: at least one listener is needed (see --print-config)")
         }
@@ -155,7 +168,7 @@ fn decode(root: &Node, file: &Path, options: LoadOptions, report: &mut Report) -
     None
 }
 
-fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Report) -> Option<Loaded> {
+fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> Option<Loaded> {
     let mut section = Section::read(root, &TOP_KEYS, report);
     if let Some(node) = section.get("service") {
         let service = Section::read(node, &SERVICE_KEYS, report);
@@ -166,7 +179,7 @@ fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Repor
     }
 
     let settings = service::settings(&section, report);
-    let mut listeners = listeners(root, &section, settings.metrics, report);
+    let mut listeners = listeners(root, &section, settings.service.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut certs = Certs::read(section.get("certs"), folder, report);
     if listeners.iter().any(|listener| listener.mode == Mode::Https) {
@@ -174,7 +187,7 @@ fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Repor
         let https = listeners.iter_mut().filter(|listener| listener.mode == Mode::Https);
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
-    let mut vars = Variables::read(section.get("vars"), folder, options.progress, report);
+    let mut vars = Variables::read(section.get("vars"), folder, progress, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -189,18 +202,7 @@ fn decode_top(root: &Node, file: &Path, options: LoadOptions, report: &mut Repor
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
     doubts::warn(&rules, &compiled, report);
-    let service = Service {
-        listeners,
-        timeouts: settings.timeouts,
-        output: settings.output,
-        nameservers: settings.nameservers,
-        limits: settings.limits,
-        metrics: settings.metrics,
-        log: settings.log,
-        workers: settings.workers,
-        user: settings.user,
-        group: settings.group,
-    };
+    let service = Service { listeners, ..settings.service };
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
@@ -214,17 +216,7 @@ fn listeners(
     metrics: Option<SocketAddr>,
     report: &mut Report,
 ) -> Vec<Listener> {
-    let Some(node) = section.get("listen") else {
-        // A `service` that is no map is reported already.
-        if section.get("service").is_none_or(|service| matches!(service.value, Value::Null | Value::Map(_))) {
-            report.missing(root, "listen", "is missing: without a listener there is nothing to do");
-        }
-        return Vec::new();
-    };
-    if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
-        report.error(node, "there is no listener: without one there is nothing to do");
-    }
-    let listeners = listen::listeners(node, report);
+    let listeners = listen::required(root, section, &listen::WAYS, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
         && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
     {
@@ -246,13 +238,17 @@ fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && same_ip
 }
 
-fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
-    let shown = plan.service.listeners.iter().take(MAX_LISTENERS_SHOWN);
+fn summary_of_listeners(service: &Service) -> String {
+    let shown = service.listeners.iter().take(MAX_LISTENERS_SHOWN);
     let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
-    if plan.service.listeners.len() > MAX_LISTENERS_SHOWN {
+    if service.listeners.len() > MAX_LISTENERS_SHOWN {
         listeners.push("…".to_owned());
     }
-    let mut out = format!("listeners: {} ({})", plan.service.listeners.len(), listeners.join(", "));
+    format!("listeners: {} ({})", service.listeners.len(), listeners.join(", "))
+}
+
+fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
+    let mut out = summary_of_listeners(&plan.service);
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
     for (name, path, content) in vars.files() {

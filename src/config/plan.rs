@@ -25,6 +25,12 @@ impl AsRef<Service> for Plan {
     }
 }
 
+impl AsMut<Service> for Plan {
+    fn as_mut(&mut self) -> &mut Service {
+        &mut self.service
+    }
+}
+
 /// What every program on the engine needs of its configuration.
 #[derive(Debug)]
 pub struct Service {

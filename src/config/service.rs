@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::decode::{Keys, Section, boolean, choice, items, number, parse_port, scalar, text};
-use super::plan::{Limits, Log, Output, Timeouts};
+use super::plan::{Limits, Log, Output, Service, Timeouts};
 use super::problem::Report;
 use super::tree::{Node, Value};
 use crate::identify::Parsers;
@@ -44,16 +44,9 @@ const METRICS_PORT: u16 = 9512;
 
 /// Everything but listeners and rules.
 pub(super) struct Settings {
-    pub(super) timeouts: Timeouts,
-    pub(super) output: Output,
-    pub(super) nameservers: Vec<SocketAddr>,
-    pub(super) limits: Limits,
-    pub(super) metrics: Option<SocketAddr>,
+    /// Without its listeners.
+    pub(super) service: Service,
     pub(super) parsers: Parsers,
-    pub(super) log: Log,
-    pub(super) workers: Option<usize>,
-    pub(super) user: Option<String>,
-    pub(super) group: Option<String>,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
@@ -64,15 +57,27 @@ pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
     let dns = subsection(section, "dns", &["stripEch"], report);
     refuse_if_true(dns.get("stripEch"), "dns.stripEch", report);
 
+    let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
+    service.nameservers = nameservers(section.get("dnsNameservers"), report);
+    service.metrics = metrics(section, report);
+    Settings { service, parsers: parsers(section, report) }
+}
+
+/// What every program has; `output` are the keys that it knows there.
+pub(super) fn base(
+    section: &Section<'_>,
+    output_keys: &'static [&'static str],
+    report: &mut Report,
+) -> Service {
     let workers =
         section.get("workers").and_then(|node| number(node, "a number of workers", 1..=MAX_WORKERS, report));
-    Settings {
+    Service {
+        listeners: Vec::new(),
         timeouts: timeouts(section, report),
-        output: output(section, report),
-        nameservers: nameservers(section.get("dnsNameservers"), report),
+        output: output(section, output_keys, report),
+        nameservers: Vec::new(),
         limits: limits(section, report),
-        metrics: metrics(section, report),
-        parsers: parsers(section, report),
+        metrics: None,
         log: log(section, report),
         workers: workers.and_then(|workers| usize::try_from(workers).ok()),
         user: section
@@ -129,8 +134,8 @@ fn timeouts(section: &Section<'_>, report: &mut Report) -> Timeouts {
     }
 }
 
-fn output(section: &Section<'_>, report: &mut Report) -> Output {
-    let given = subsection(section, "output", &["retries", "fwmark", "interface", "allowLocal"], report);
+fn output(section: &Section<'_>, keys: &'static [&'static str], report: &mut Report) -> Output {
+    let given = subsection(section, "output", keys, report);
     let retries =
         given.get("retries").and_then(|node| number(node, "a number of retries", 0..=MAX_RETRIES, report));
     let fwmark =

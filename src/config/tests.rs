@@ -319,7 +319,7 @@ fn every_known_key_is_read() {
     for key in SERVICE_KEYS.all() {
         check(format!("service: {{{key}: {{no: [such]}}}}"), &format!("service.{key}"));
     }
-    for key in listen::KEYS.all() {
+    for key in listen::WAYS.keys.all() {
         check(format!("listen: [{{mode: proxyproto, {key}: {{no: [such]}}}}]"), &format!("listen[0].{key}"));
     }
     for section in ["certs", "timeout", "output", "limits", "metrics", "parse", "dns", "log"] {

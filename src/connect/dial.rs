@@ -130,6 +130,13 @@ impl Dialer {
     /// IPv6 and IPv4 take turns, IPv6 first (RFC 8305 §4), each family in the order given, doubles left out.
     pub fn new(addrs: Vec<SocketAddr>, rounds: u32, connect_timeout: Duration) -> Self {
         let addrs = if addrs.len() > 1 { interleave(&addrs) } else { addrs };
+        Self::in_order(addrs, rounds, connect_timeout)
+    }
+
+    /// The same for addresses without doubles that are to be tried in the order given, of which the first
+    /// [`MAX_ADDRESSES`] count.
+    pub fn in_order(mut addrs: Vec<SocketAddr>, rounds: u32, connect_timeout: Duration) -> Self {
+        addrs.truncate(MAX_ADDRESSES);
         let connect_timeout = connect_timeout.max(MIN_ROUND);
         let count = u32::try_from(addrs.len()).unwrap_or(1).max(1);
         Dialer {

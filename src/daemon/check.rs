@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::identity;
-use crate::config::Loaded;
+use crate::config::{Loaded, Service};
 use crate::sys::{addresses, privileges};
 
 /// Everything that is wrong, with its file and key. It also works beside a running daemon.
-pub fn check(loaded: &Loaded) -> Vec<String> {
+pub fn check<P: AsRef<Service>>(loaded: &Loaded<P>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut wrong = |key: &str, what: &dyn Display| problems.push(shown(loaded, key, what));
-    let (plan, own) = (&loaded.plan, addresses::local_addresses().unwrap_or_default());
-    for listener in plan.service.listeners.iter().filter(|listener| !listener.tproxy) {
+    let (service, own) = (loaded.plan.as_ref(), addresses::local_addresses().unwrap_or_default());
+    for listener in service.listeners.iter().filter(|listener| !listener.tproxy) {
         // A default address is left out where the machine lacks it.
         if let Some(key) = &listener.given
             && lacks(&own, listener.addr.ip())
@@ -21,12 +21,10 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
             wrong(key, &format_args!("this machine has no address {}", listener.addr.ip()));
         }
     }
-    if let Some(addr) = plan.service.metrics.filter(|addr| lacks(&own, addr.ip())) {
+    if let Some(addr) = service.metrics.filter(|addr| lacks(&own, addr.ip())) {
         wrong("metrics", &format_args!("this machine has no address {}", addr.ip()));
     }
-    if let Some(name) =
-        plan.service.output.interface.as_deref().filter(|name| !addresses::has_interface(name))
-    {
+    if let Some(name) = service.output.interface.as_deref().filter(|name| !addresses::has_interface(name)) {
         wrong("output.interface", &format_args!("this machine has no interface `{name}`"));
     }
     problems.append(&mut check_user(loaded));
@@ -35,10 +33,10 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
 
 /// What is wrong with the user to become. A start asks only for this: an address that is not there yet, as at boot, is no
 /// fault of the configuration, and binding it says so.
-pub fn check_user(loaded: &Loaded) -> Vec<String> {
+pub fn check_user<P: AsRef<Service>>(loaded: &Loaded<P>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut wrong = |key: &str, what: &dyn Display| problems.push(shown(loaded, key, what));
-    match identity(&loaded.plan) {
+    match identity(loaded.plan.as_ref()) {
         Err(error) => wrong("", &error),
         Ok(None) => {}
         Ok(Some(user)) => {
@@ -59,7 +57,7 @@ fn lacks(own: &[IpAddr], ip: IpAddr) -> bool {
     !own.is_empty() && !implied && own.binary_search(&ip.to_canonical()).is_err()
 }
 
-fn shown(loaded: &Loaded, key: &str, what: &dyn Display) -> String {
+fn shown<P>(loaded: &Loaded<P>, key: &str, what: &dyn Display) -> String {
     let file = loaded.files.first().map(|file| format!("{}: ", file.display())).unwrap_or_default();
     let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
     format!("{file}{key}{what}")

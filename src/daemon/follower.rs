@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::Plan;
+use crate::config::Service;
 use crate::decide::rules::Locals;
 use crate::engine::{Command, Handle};
 use crate::sys::addresses::{self, AddressWatch};
@@ -23,35 +23,34 @@ type Read = fn() -> io::Result<Vec<IpAddr>>;
 ///
 /// # Errors
 /// Its addresses cannot be read.
-pub fn locals(plan: &Plan) -> io::Result<Locals> {
-    addresses::local_addresses().map(|addrs| locals_with(plan, addrs))
+pub fn locals(service: &Service) -> io::Result<Locals> {
+    addresses::local_addresses().map(|addrs| locals_with(service, addrs))
 }
 
-fn locals_with(plan: &Plan, addrs: Vec<IpAddr>) -> Locals {
-    let mut tcp_ports: Vec<u16> =
-        plan.service.listeners.iter().map(|listener| listener.addr.port()).collect();
-    tcp_ports.extend(plan.service.metrics.map(|addr| addr.port()));
+fn locals_with(service: &Service, addrs: Vec<IpAddr>) -> Locals {
+    let mut tcp_ports: Vec<u16> = service.listeners.iter().map(|listener| listener.addr.port()).collect();
+    tcp_ports.extend(service.metrics.map(|addr| addr.port()));
     tcp_ports.sort_unstable();
     tcp_ports.dedup();
-    Locals { addrs, tcp_ports, allow_local: plan.service.output.allow_local }
+    Locals { addrs, tcp_ports, allow_local: service.output.allow_local }
 }
 
 /// The plan in force and the addresses as they could be read last.
-struct Known {
-    plan: Arc<Plan>,
+struct Known<P> {
+    plan: Arc<P>,
     addrs: Vec<IpAddr>,
     read: Read,
 }
 
-impl Known {
+impl<P: AsRef<Service>> Known<P> {
     /// Reads the addresses again; if they cannot be read, the old ones stay.
     fn refresh(&mut self) -> io::Result<()> {
         self.addrs = (self.read)()?;
         Ok(())
     }
 
-    fn tell(&self, workers: &[Handle<Plan>]) {
-        let locals = Arc::new(locals_with(&self.plan, self.addrs.clone()));
+    fn tell(&self, workers: &[Handle<P>]) {
+        let locals = Arc::new(locals_with((*self.plan).as_ref(), self.addrs.clone()));
         for worker in workers {
             worker.tell(Command::Locals(Arc::clone(&locals)));
         }
@@ -59,9 +58,9 @@ impl Known {
 }
 
 /// Keeps the workers' idea of this machine's addresses true.
-pub(super) struct Follower {
-    known: Arc<Mutex<Known>>,
-    workers: Arc<[Handle<Plan>]>,
+pub(super) struct Follower<P> {
+    known: Arc<Mutex<Known<P>>>,
+    workers: Arc<[Handle<P>]>,
 }
 
 /// Hears of changes from now on.
@@ -74,9 +73,9 @@ impl Watch {
     }
 }
 
-impl Follower {
+impl<P: AsRef<Service> + Send + Sync + 'static> Follower<P> {
     /// Follows from `locals` on, which `workers` know already.
-    pub fn start(watch: Watch, plan: &Arc<Plan>, locals: &Locals, workers: Vec<Handle<Plan>>) -> Self {
+    pub fn start(watch: Watch, plan: &Arc<P>, locals: &Locals, workers: Vec<Handle<P>>) -> Self {
         let (plan, addrs) = (Arc::clone(plan), locals.addrs.clone());
         let known = Arc::new(Mutex::new(Known { plan, addrs, read: addresses::local_addresses }));
         let follower = Follower { known, workers: workers.into() };
@@ -92,7 +91,7 @@ impl Follower {
     }
 
     /// From now on for this plan; the workers are told.
-    pub fn follow(&self, plan: &Arc<Plan>) {
+    pub fn follow(&self, plan: &Arc<P>) {
         let mut known = lock(&self.known);
         known.plan = Arc::clone(plan);
         if let Err(error) = known.refresh() {
@@ -102,7 +101,7 @@ impl Follower {
     }
 }
 
-fn follow(mut watch: AddressWatch, known: &Mutex<Known>, workers: &[Handle<Plan>]) {
+fn follow<P: AsRef<Service>>(mut watch: AddressWatch, known: &Mutex<Known<P>>, workers: &[Handle<P>]) {
     loop {
         if let Err(error) = watch.wait() {
             return unheard(&error);
@@ -136,7 +135,7 @@ fn unheard(error: &io::Error) {
     log::warn!("cannot follow changes of this machine's addresses, they are read at reload only: {error}");
 }
 
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+fn lock<P>(known: &Mutex<Known<P>>) -> MutexGuard<'_, Known<P>> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -240,7 +240,8 @@ impl<M: Machine> Connection<M> {
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
             Step::Secure(securing) => self.secure(session, &securing, tools),
-            Step::Resolve(name) => self.resolve(session, name, tools),
+            Step::Resolve(name) if M::RESOLVES => self.resolve(session, name, tools),
+            Step::Resolve(_) => self.finish(CloseReason::ResolveFailed, Wire::Reset, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
             Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
@@ -309,9 +310,8 @@ impl<M: Machine> Connection<M> {
         }
         self.server = None;
         self.race = self.race.next();
-        let service = session.service();
-        let rounds = service.output.retries.saturating_add(1);
-        let dialling = Dialling::new(addrs, rounds, service.timeouts.connect, session.has_greeting());
+        let rounds = session.service().output.retries.saturating_add(1);
+        let dialling = Dialling::new(session.dialer(addrs, rounds), session.has_greeting());
         self.stage = Stage::Dialling(session, Box::new(dialling));
         self.dial(tools)
     }

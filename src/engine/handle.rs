@@ -25,8 +25,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Limits.
     pub admission: Admission,
-    /// Names to addresses.
-    pub resolver: ResolverHandle,
+    /// Names to addresses, for those who ask.
+    pub resolver: Option<ResolverHandle>,
     /// Our own connections to servers.
     pub dialled: Dialled,
 }

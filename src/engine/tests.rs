@@ -47,7 +47,7 @@ fn start(listener: &str, settings: &str) -> Running {
     let shared = Arc::new(Shared {
         metrics: Arc::clone(&metrics),
         admission: Admission::new(limits),
-        resolver,
+        resolver: Some(resolver),
         dialled: Dialled::new(1),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });

@@ -7,6 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 
 use log::Level;
 
@@ -163,7 +164,8 @@ const MAX_MESSAGE: usize = 3500;
 /// Appends `line` with its line break.
 pub(super) fn append(out: &mut Vec<u8>, style: Style, stamp: &Stamp, line: &Line<'_>) {
     if style.syslog {
-        push(out, format_args!("<{}>{} {TAG}[{}]: ", priority(line.level), stamp.text, std::process::id()));
+        let (tag, id) = (TAG.get().unwrap_or(&"calamary"), std::process::id());
+        push(out, format_args!("<{}>{} {tag}[{id}]: ", priority(line.level), stamp.text));
     }
     if style.json {
         json(out, style, stamp, line);
@@ -174,7 +176,7 @@ pub(super) fn append(out: &mut Vec<u8>, style: Style, stamp: &Stamp, line: &Line
 }
 
 /// The program's name in syslog.
-const TAG: &str = "calamary";
+pub(super) static TAG: OnceLock<&'static str> = OnceLock::new();
 
 /// RFC 3164 §4.1.1: facility daemon (3), and the level.
 fn priority(level: Level) -> u8 {

@@ -35,8 +35,10 @@ use line::{Body, Line, Stamp, Style};
 pub use line::{Dest, Field, Value};
 use sink::Sinks;
 
-/// Takes over the `log` crate's lines, as `config` says. To be called once; before that, no line is written.
-pub fn init(config: &Log) {
+/// Takes over the `log` crate's lines, as `config` says. To be called once; before that, no line is written. `program` is
+/// the name in syslog.
+pub fn init(program: &'static str, config: &Log) {
+    let _ = line::TAG.set(program);
     // A second call finds the logger in place: the configuration still counts.
     let _ = log::set_logger(&Logger);
     reconfigure(config);
@@ -237,7 +239,7 @@ mod tests {
             return;
         }
         let mut config = Log { debug: false, json: false, syslog: false };
-        init(&config);
+        init("calamary", &config);
         log::warn!("first");
         log::debug!("not shown");
         keep_until_flush();

@@ -243,6 +243,16 @@ impl Metrics {
         self.connections.get()
     }
 
+    /// Clients' connections so far.
+    pub fn total_connections(&self) -> u64 {
+        self.opened.iter().map(Counter::get).sum()
+    }
+
+    /// Payload so far: what [`Metrics::bytes`] was told.
+    pub fn total_bytes(&self) -> (u64, u64) {
+        (self.bytes_sent.get(), self.bytes_received.get())
+    }
+
     /// How often `rule` gave the verdict.
     pub fn rule_matches(&self, rule: RuleId) -> u64 {
         self.rules.matches(rule)

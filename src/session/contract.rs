@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{CloseReason, Env, Step};
 use crate::accept::Wish;
 use crate::config::{Listener, Service};
-use crate::connect::dial::DialError;
+use crate::connect::dial::{DialError, Dialer};
 use crate::connect::resolve::ResolveError;
 use crate::identify::Parsers;
 use crate::logging::Field;
@@ -27,6 +27,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Whether it ever answers [`Step::Exchange`]. The code for that is left out of a program whose machine does not.
     const EXCHANGES: bool;
+
+    /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
+    const RESOLVES: bool;
 
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
@@ -71,6 +74,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// The parsers with which to look at the relayed bytes in passing, if nobody has seen the first of them yet.
     fn unseen(&self) -> Option<Parsers> {
         None
+    }
+
+    /// Dials `addrs`, the addresses of a [`Step::Dial`], so many times over all of them.
+    fn dialer(&self, addrs: Vec<SocketAddr>, rounds: u32) -> Dialer {
+        Dialer::new(addrs, rounds, self.service().timeouts.connect)
     }
 
     /// Begins. `wish` is what a transparent client wants; other clients say so themselves.

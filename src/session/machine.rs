@@ -94,6 +94,7 @@ impl Machine for Session {
     type Record = Kept;
 
     const EXCHANGES: bool = true;
+    const RESOLVES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -250,13 +251,7 @@ impl Machine for Session {
     }
 
     fn dial_failed(&mut self, error: DialError, _env: &mut Env<'_>) -> Step {
-        self.close(match error {
-            DialError::Refused => CloseReason::ConnectRefused,
-            DialError::Unreachable => CloseReason::ConnectUnreachable,
-            DialError::NetworkUnreachable => CloseReason::ConnectNetworkUnreachable,
-            DialError::TimedOut => CloseReason::ConnectTimeout,
-            DialError::Other => CloseReason::ConnectFailed,
-        })
+        self.close(error.into())
     }
 
     fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {

@@ -19,6 +19,7 @@ mod last_words;
 mod machine;
 pub mod reason;
 pub mod record;
+pub mod redirect;
 mod request;
 mod secure;
 mod socks;

@@ -1,5 +1,7 @@
 //! Why a session ended: one enum for the log and the metric.
 
+use crate::connect::dial::DialError;
+
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -136,6 +138,18 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::OutOfResources => "out_of_resources",
             CloseReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<DialError> for CloseReason {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Refused => CloseReason::ConnectRefused,
+            DialError::Unreachable => CloseReason::ConnectUnreachable,
+            DialError::NetworkUnreachable => CloseReason::ConnectNetworkUnreachable,
+            DialError::TimedOut => CloseReason::ConnectTimeout,
+            DialError::Other => CloseReason::ConnectFailed,
         }
     }
 }

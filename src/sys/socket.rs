@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Options on every socket that this program sends from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,6 +149,23 @@ pub fn tcp_connect(addr: SocketAddr, out: &Outgoing, data_waits: bool) -> io::Re
     }
     connect(&fd, addr)?;
     Ok(TcpStream::from(fd))
+}
+
+/// A blocking TCP connection to `addr` that stands, within `timeout`, which then counts for its writes, too.
+pub fn tcp_connect_within(addr: SocketAddr, out: &Outgoing, timeout: Duration) -> io::Result<TcpStream> {
+    let fd = socket(addr, libc::SOCK_STREAM)?;
+    apply(&fd, out)?;
+    let stream = TcpStream::from(fd);
+    stream.set_nonblocking(false)?;
+    // Counts for connect(2), too (socket(7), SO_SNDTIMEO).
+    stream.set_write_timeout(Some(timeout))?;
+    let raw = RawAddr::new(addr);
+    // SAFETY: the pointer and the length describe `raw`, which outlives the call.
+    match cvt(unsafe { libc::connect(stream.as_raw_fd(), raw.ptr(), raw.len) }) {
+        Ok(_) => Ok(stream),
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Err(io::ErrorKind::TimedOut.into()),
+        Err(e) => Err(e),
+    }
 }
 
 /// A non-blocking UDP socket that talks to `addr` only, from a port of the kernel's choice, and hears its ICMP errors.

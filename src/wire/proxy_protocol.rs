@@ -4,6 +4,8 @@
 //! skipped, but their lengths must add up, and a checksum among them must be right. What the document lets a receiver
 //! ignore is ignored, everything else that differs from it is refused.
 
+pub mod write;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Parse;

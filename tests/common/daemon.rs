@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{PATIENCE, TempDir, process, wait_for, wait_for_at_most};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_calamary");
+pub const REDIRECTOR: &str = env!("CARGO_BIN_EXE_calamary-redirector");
 
 /// A running daemon. Dropping it kills it, and fails the test if its log holds panic text.
 pub struct Daemon {
@@ -18,15 +19,25 @@ pub struct Daemon {
 
 /// Runs the program to its end with these arguments.
 pub fn run(args: &[&str]) -> Output {
-    Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap()
+    run_program(PROGRAM, args)
+}
+
+/// The same for any of the programs.
+pub fn run_program(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs the program to its end on a configuration, `{}` in `args` being the file's path.
 pub fn run_on(config: &str, args: &[&str]) -> Output {
+    run_program_on(PROGRAM, config, args)
+}
+
+/// The same for any of the programs.
+pub fn run_program_on(program: &str, config: &str, args: &[&str]) -> Output {
     let dir = TempDir::new();
     let path = dir.write("config.yml", config);
     let args: Vec<String> = args.iter().map(|a| a.replace("{}", path.to_str().unwrap())).collect();
-    run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    run_program(program, &args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Both outputs of a finished program as text.
@@ -43,6 +54,17 @@ impl Daemon {
     /// The same with further arguments.
     pub fn start_with(config: &str, ports: &[u16], args: &[&str]) -> Daemon {
         let mut daemon = Self::spawn(config, args);
+        daemon.wait_listening(ports);
+        daemon
+    }
+
+    /// Starts a redirector and waits until it listens on all `ports`.
+    pub fn start_redirector(config: &str, ports: &[u16]) -> Daemon {
+        let dir = TempDir::new();
+        let path = dir.write("config.yml", config);
+        let mut command = Command::new(REDIRECTOR);
+        command.arg("-f").arg(path);
+        let mut daemon = Self::launch_command(dir, command);
         daemon.wait_listening(ports);
         daemon
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -97,9 +97,9 @@ pub(super) enum Standing {
 }
 
 impl Dialling {
-    /// A race to one of `addrs`. `data_waits`: there is something to send to whoever wins.
-    pub fn new(addrs: Vec<SocketAddr>, rounds: u32, timeout: Duration, data_waits: bool) -> Self {
-        Dialling { dialer: Dialer::new(addrs, rounds, timeout), attempts: Vec::new(), own: false, data_waits }
+    /// A race as the dialer wants it. `data_waits`: there is something to send to whoever wins.
+    pub fn new(dialer: Dialer, data_waits: bool) -> Self {
+        Dialling { dialer, attempts: Vec::new(), own: false, data_waits }
     }
 
     /// Starts what is to be started now, for `session`. `token` gives the poll token of an attempt.

@@ -29,7 +29,8 @@ pub(super) fn begin<M: Machine>(name: &str, session: &M, tools: &mut Tools<'_, M
         return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));
     }
     let asker = Asker { worker: tools.worker, token: tools.key, source: session.client().ip() };
-    if let Err(error) = tools.shared.resolver.lookup(name, asker) {
+    let asked = tools.shared.resolver.as_ref().ok_or(ResolveError::Failed);
+    if let Err(error) = asked.and_then(|resolver| resolver.lookup(name, asker)) {
         return Begun::Answered(Err(error));
     }
     // The resolver keeps its own time; this is for the case that its thread does not answer at all.

@@ -1,0 +1,93 @@
+//! What makes each program itself: everything else of [`crate::cli`] and [`crate::daemon`] is the same for all.
+
+mod proxy;
+mod redirector;
+
+#[cfg(feature = "metrics")]
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use getopts::{Matches, Options};
+
+use crate::cli::Source;
+use crate::config::{LoadOptions, Loaded, Problems, Service};
+use crate::metrics::Metrics;
+use crate::session::Machine;
+
+/// A program on the engine, called by its session machine.
+pub trait Program: Machine<Plan: AsMut<Service>> {
+    /// As it is called.
+    const NAME: &'static str;
+    /// What it is, in a line.
+    const ABOUT: &'static str;
+    /// Where its configuration is when nothing is said.
+    const DEFAULT_PATH: &'static str;
+
+    /// What runs beside the workers.
+    type Beside;
+
+    /// Adds the options that only this program has.
+    fn options(_options: &mut Options) {}
+
+    /// Does what they ask for that needs no configuration, instead of running.
+    fn without_configuration(_given: &Matches) -> Option<ExitCode> {
+        None
+    }
+
+    /// Does what they ask for, instead of running.
+    fn instead(_given: &Matches, _loaded: &Loaded<Self::Plan>) -> Option<ExitCode> {
+        None
+    }
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    fn load(source: &Source, options: LoadOptions) -> Result<Loaded<Self::Plan>, Problems>;
+
+    /// Lets `plan` go on with what the `running` one has learnt.
+    fn inherit(_plan: &mut Self::Plan, _running: &Self::Plan) {}
+
+    /// Binds what `plan` wants beside its listeners, while the `running` plan still has its own.
+    ///
+    /// # Errors
+    /// Why that cannot be, as one line for a person.
+    fn bind(_plan: &Self::Plan, _running: Option<&Self::Plan>) -> Result<Option<TcpListener>, String> {
+        Ok(None)
+    }
+
+    /// Starts what runs beside the workers.
+    ///
+    /// # Errors
+    /// Why that cannot be, as one line for a person.
+    fn begin(
+        plan: &Arc<Self::Plan>,
+        bound: Option<TcpListener>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self::Beside, String>;
+
+    /// Puts what was started for `plan` in the place of what ran for the `running` one.
+    fn replace(old: &mut Self::Beside, new: Self::Beside, _plan: &Self::Plan, _running: &Self::Plan) {
+        *old = new;
+    }
+
+    /// From here on `plan` is in force.
+    fn in_force(_plan: &Self::Plan, _metrics: &Metrics) {}
+
+    /// The plan in a few words, for the log.
+    fn in_short(plan: &Self::Plan) -> String;
+
+    /// What the log says once it runs, after its listeners.
+    fn hello(_plan: &Self::Plan, _source: &Source) {}
+
+    /// What SIGUSR1 logs before the live connections.
+    fn report(_plan: &Self::Plan, _metrics: &Metrics) {}
+}
+
+/// What a plan listens on.
+#[cfg(feature = "metrics")]
+fn listening(service: &Service) -> Vec<SocketAddr> {
+    service.listeners.iter().map(|listener| listener.addr).chain(service.metrics).collect()
+}

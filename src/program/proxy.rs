@@ -1,0 +1,132 @@
+//! `calamary`: rules, `--why`, an embedded default configuration, the metrics endpoint.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use getopts::{Matches, Options};
+
+use super::Program;
+use crate::cli::{self, Source};
+use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
+use crate::daemon;
+use crate::decide::why;
+#[cfg(feature = "metrics")]
+use crate::engine;
+use crate::metrics::Metrics;
+#[cfg(feature = "metrics")]
+use crate::metrics::Server;
+use crate::session::Session;
+
+/// What runs beside the workers of the proxy.
+#[derive(Debug, Default)]
+pub struct Serving {
+    #[cfg(feature = "metrics")]
+    metrics: Option<Server>,
+}
+
+impl Program for Session {
+    const NAME: &'static str = "calamary";
+    const ABOUT: &'static str = "A forward proxy that filters by what a connection really is.";
+    const DEFAULT_PATH: &'static str = "/etc/calamary/config.yml";
+
+    type Beside = Serving;
+
+    fn options(options: &mut Options) {
+        options.optopt(
+            "",
+            "why",
+            "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'",
+            "FACTS",
+        );
+        options.optflag("", "print-config", "print the embedded default configuration");
+    }
+
+    fn without_configuration(given: &Matches) -> Option<ExitCode> {
+        given.opt_present("print-config").then(|| {
+            cli::say(config::DEFAULT_CONFIG);
+            ExitCode::SUCCESS
+        })
+    }
+
+    fn instead(given: &Matches, loaded: &Loaded) -> Option<ExitCode> {
+        given.opt_str("why").map(|facts| explain(loaded, &facts))
+    }
+
+    fn load(source: &Source, options: LoadOptions) -> Result<Loaded, Problems> {
+        match source {
+            Source::File(path) => config::load_file(path, options),
+            Source::Default => config::load_default(options),
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
+        if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
+            return Ok(None);
+        }
+        let running = running.map(|running| super::listening(&running.service)).unwrap_or_default();
+        let Some(addr) = plan.service.metrics else { return Ok(None) };
+        engine::bind_one(addr, &running).map(Some).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
+    }
+
+    #[cfg(feature = "metrics")]
+    fn begin(
+        _plan: &Arc<Plan>,
+        bound: Option<TcpListener>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Serving, String> {
+        let server = bound.map(|socket| Server::start(socket, Arc::clone(metrics))).transpose();
+        server.map(|metrics| Serving { metrics }).map_err(|e| format!("cannot serve metrics: {e}"))
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn begin(_: &Arc<Plan>, _: Option<TcpListener>, _: &Arc<Metrics>) -> Result<Serving, String> {
+        Ok(Serving::default())
+    }
+
+    #[cfg(feature = "metrics")]
+    fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
+        if plan.service.metrics != running.service.metrics
+            && let Some(server) = std::mem::replace(old, new).metrics
+        {
+            server.stop();
+        }
+    }
+
+    fn in_force(plan: &Plan, metrics: &Metrics) {
+        metrics.rules_loaded(plan.rules.len());
+    }
+
+    fn in_short(plan: &Plan) -> String {
+        format!("{} rules, {} listeners", plan.rules.len(), plan.service.listeners.len())
+    }
+
+    fn hello(plan: &Plan, source: &Source) {
+        if *source == Source::Default
+            && let Some(http) = plan.service.listeners.iter().find(|listener| listener.mode == Mode::Http)
+        {
+            log::warn!(
+                "no configuration file: running on the embedded default; try it with: curl -x http://{} http://example.com/",
+                http.addr
+            );
+        }
+    }
+}
+
+fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
+    let facts = match why::parse_facts(facts) {
+        Ok(facts) => facts,
+        Err(error) => return cli::wrong::<Session>(&format!("--why: {error}")),
+    };
+    let locals = match daemon::locals(&loaded.plan.service) {
+        Ok(locals) => locals,
+        Err(error) => {
+            return cli::cannot_run::<Session>(&format!("cannot read this machine's addresses: {error}"));
+        }
+    };
+    let explanation =
+        why::explain_with_lines(&loaded.plan.rules, &facts, &locals, &config::list_file::find_line);
+    cli::say(&format!("{explanation}\n"));
+    ExitCode::from(explanation.exit_code())
+}
