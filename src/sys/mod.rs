@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod limits;
+mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
