@@ -34,7 +34,8 @@ use self::decode::{Keys, Section};
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
-use crate::decide::rules::{RuleSpec, Ruleset};
+use crate::auth::Users;
+use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
@@ -204,8 +205,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    let has_users = listeners.iter().any(|listener| listener.users.is_some());
-    doubts::warn(&rules, &compiled, has_users, report);
+    let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
+    let named = tables.flat_map(Users::names).map(fold_user).collect();
+    doubts::warn(&rules, &compiled, &named, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,

@@ -174,6 +174,11 @@ pub trait Record<M: Machine>: Debug + Default + Send {
     /// What decided so.
     fn decision(&self) -> Option<Field<'_>>;
 
+    /// Who the client is, where it was asked.
+    fn user(&self) -> Option<Field<'_>> {
+        None
+    }
+
     /// What is spoken there.
     fn protocol(&self) -> Option<Field<'_>> {
         None
