@@ -136,7 +136,7 @@ impl Machine for Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.state == State::RequestHead && self.prelude.is_empty()
+        self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some()
     }
 
     fn destination(&self) -> Option<SocketAddr> {
@@ -186,7 +186,7 @@ impl Machine for Session {
 
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some() {
+        if self.is_idle() {
             self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
@@ -202,7 +202,7 @@ impl Machine for Session {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
         if self.prelude.is_empty() && self.state != State::FirstBytes {
-            let served = self.state == State::RequestHead && self.verdict.is_some();
+            let served = self.is_idle();
             return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
         match self.state {
@@ -215,9 +215,7 @@ impl Machine for Session {
     fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
-            State::RequestHead if self.prelude.is_empty() && self.verdict.is_some() => {
-                self.close(CloseReason::Idle)
-            }
+            _ if self.is_idle() => self.close(CloseReason::Idle),
             _ => self.close(CloseReason::ProcessTimeout),
         }
     }
