@@ -101,7 +101,7 @@ struct Worker<M: Machine> {
     outgoing: Outgoing,
     locals: Arc<Locals>,
     shared: Arc<Shared>,
-    /// By place; a place is not used again for another socket while its events may be under way.
+    /// By place. A place may be used again while events of its last socket are under way: they find nobody waiting.
     listeners: Vec<Option<Bound>>,
     connections: Slab<Connection<M>>,
     timers: Timers,
