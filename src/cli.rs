@@ -1,5 +1,8 @@
 //! The command line: options in, an exit status out.
 
+mod hash_password;
+
+pub(crate) use self::hash_password::hash_password;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -103,7 +106,8 @@ fn validate<P: Program>(loaded: &Loaded<P::Plan>) -> ExitCode {
     refuse::<P>(&problems)
 }
 
-fn refuse<P: Program>(problems: &[String]) -> ExitCode {
+/// Says what is wrong with what was given.
+pub(crate) fn refuse<P: Program>(problems: &[String]) -> ExitCode {
     for problem in problems {
         complain::<P>(problem.trim_end());
     }

@@ -16,6 +16,7 @@ use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
+use crate::engine::verifier::Verifier;
 use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -55,6 +56,12 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     for _ in 0..workers {
         prepared.push(engine::prepare().map_err(|e| format!("cannot make a worker: {e}"))?);
     }
+    let askers: Vec<Handle<P::Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+    let verifier = Verifier::new(move |verified| {
+        if let Some(worker) = askers.get(verified.asker.worker) {
+            worker.tell(Command::Verified(verified));
+        }
+    });
     let resolver = if P::RESOLVES {
         let answerers = prepared.iter().map(|(handle, _)| handle.another()).collect();
         Some(start_resolver(service, answerers)?)
@@ -65,6 +72,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         metrics: Arc::clone(&metrics),
         admission: Admission::new(effective),
         resolver,
+        verifier,
         dialled: Dialled::new(workers),
     });
 

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod accept;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod connect;

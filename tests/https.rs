@@ -137,6 +137,34 @@ fn curl_gets_pages_in_absolute_form_and_through_connect_over_both_families() {
 }
 
 #[test]
+fn users_come_in_with_their_password_and_nobody_else() {
+    if !have("curl") {
+        return skip("needs curl");
+    }
+    // `open sesame`, as `openssl passwd -5` hashes it; for every listener.
+    let proxy = Proxy::start("users: {alice: $5$saltstring$sOFRiuqOzKEQCZAIFmMrCbPuMEMUPOi/BmBpBwWMgW3}");
+    let (http, https) = (HttpOrigin::start("127.0.0.1:0"), HttpsOrigin::start("127.0.0.1:0"));
+    for url in [format!("http://{}/x", http.addr()), format!("https://{}/x", https.addr())] {
+        let get = |user: &str, args: &[&str]| {
+            let via = format!("https://{user}127.0.0.1:{}", proxy.port);
+            text(&curl(&via, &[args, &["-w", "%{http_code}/%{http_connect}", &url]].concat()))
+        };
+        for args in [&[][..], &["--proxy-anyauth"]] {
+            let said = get("alice:open%20sesame@", args);
+            assert!(said.starts_with("GET /x"), "{url} {args:?}: {said}");
+        }
+        for user in ["", "alice:open%20barley@", "bob:open%20sesame@"] {
+            let said = get(user, &[]);
+            assert!(said.contains("407") && !said.contains("GET /x"), "{url} {user}: {said}");
+        }
+    }
+    proxy.daemon.wait_log(&["| Accept | rule=1", "user=alice"]);
+    assert!(!proxy.daemon.log().contains("sesame"));
+    // What nobody can read needs no warning.
+    assert!(proxy.daemon.find_log(&["in clear"]).is_none());
+}
+
+#[test]
 fn openssl_agrees_on_version_and_protocol() {
     if !have("openssl") {
         return skip("needs openssl");

@@ -13,7 +13,8 @@ say() { printf '\n== %s\n' "$*"; }
 # program:package
 needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
   c++:g++ git:git shellcheck:shellcheck man:man-db haproxy:haproxy iptables:iptables setcap:libcap2-bin
-  systemd-analyze:systemd nc.openbsd:netcat-openbsd)
+  systemd-analyze:systemd nc.openbsd:netcat-openbsd python3:python3 readelf:binutils xz:xz-utils
+  qemu-mips:qemu-user)
 
 missing_packages() {
   local need
@@ -22,6 +23,7 @@ missing_packages() {
   done
   # PySocks is a module of the system's own Python, not a program.
   /usr/bin/python3 -c 'import socks' 2>/dev/null || printf 'python3-socks\n'
+  python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
 }
 
 install_missing() {
@@ -71,6 +73,37 @@ check_man_page() {
   [ -z "$warnings" ] || { echo "$warnings"; return 1; }
 }
 
+# What to build for routers: all that is supported where a dependency or the build itself may be another one, and on
+# Mondays, when the registries may have changed; otherwise the four CPUs that differ most.
+router_targets() {
+  local base triple
+  base=$(git merge-base HEAD origin/main 2>/dev/null) || base=
+  if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD)" ]; then base=HEAD^; fi
+  if [ "$(date +%u)" = 1 ] || ! git diff --quiet "$base" -- Cargo.lock cross 2>/dev/null; then return; fi
+  for triple in mips-unknown-linux-musl mipsel-unknown-linux-musl armv7-unknown-linux-musleabihf aarch64-unknown-linux-musl
+  do
+    printf '%s\n' --target "$triple"
+  done
+}
+
+# Builds the programs for routers, holds them against their budgets, and leaves them for tests/router_builds.rs.
+router_builds() {
+  local targets routers=${CARGO_TARGET_DIR:-target}/routers
+  if ! cross/build.sh --setup-only; then
+    echo 'SKIPPED: nothing can be built for routers here'
+    [ "${CALAMARY_REQUIRE_NETNS:-0}" != 1 ] || failed=1
+    return
+  fi
+  mapfile -t targets < <(router_targets)
+  step 'programs' cross/build.sh "${targets[@]}" --out "$routers"
+  step 'programs, no default features' cross/build.sh --target mips-unknown-linux-musl --no-default-features \
+    --out "$routers-minimal"
+  step 'size budgets' cross/budgets.sh "$routers" "$routers-minimal"
+  step 'unit tests on big-endian MIPS' cross/test.sh
+  CALAMARY_ROUTER_BUILDS=$(cd "$routers" && pwd)
+  export CALAMARY_ROUTER_BUILDS
+}
+
 export PATH="$PATH:/usr/sbin:/sbin"
 install_missing
 
@@ -87,6 +120,9 @@ if [ -x tests/fuzz.sh ]; then
   say 'fuzz smoke: the build, then every target for 30 seconds'
   tests/fuzz.sh || failed=1
 fi
+
+say 'router builds'
+router_builds
 
 say 'tests'
 step 'unit tests, no default features' cargo test "${offline[@]}" --lib --no-default-features

@@ -333,6 +333,59 @@ fn open_connections_are_counted_by_mode() {
     wait_for("the end of the session", || (gauge() == "0").then_some(()));
 }
 
+/// `open sesame`, as `openssl passwd -5` hashes it.
+const HASH: &str = "$5$saltstring$sOFRiuqOzKEQCZAIFmMrCbPuMEMUPOi/BmBpBwWMgW3";
+
+#[test]
+fn users_come_in_with_their_password_and_nobody_else() {
+    let (port, origin) = (free_port(), HttpOrigin::start("127.0.0.1:0"));
+    let config = format!(
+        "listen:\n  - {{mode: socks5, port: {port}, users: {{alice: {HASH}}}}}\ndebug: true\n\
+         output: {{allowLocal: true}}\nrules:\n  - {{user: alice, action: accept}}\n"
+    );
+    let daemon = Daemon::start(&config, &[port]);
+    let password = |name: &str, password: &str| {
+        [&[1, name.len() as u8][..], name.as_bytes(), &[password.len() as u8], password.as_bytes()].concat()
+    };
+    let request = request(1, "127.0.0.1", origin.port());
+    for bytewise in [true, false] {
+        let all = [&[5, 2, 0, 2][..], &password("alice", "open sesame"), &request].concat();
+        let mut stream = connect(("127.0.0.1", port));
+        if bytewise {
+            write_bytewise(&mut stream, &all);
+        } else {
+            stream.write_all(&all).unwrap();
+        }
+        expect_bytes(&mut stream, &[5, 2, 1, 0]);
+        assert_eq!(read_reply(&mut stream).0, 0);
+    }
+    daemon.wait_log(&["| Accept | rule=0", "user=alice"]);
+    for (what, bytes, answer) in [
+        ("no password offered", GREETING.to_vec(), vec![5, 0xff]),
+        ("wrong", [&[5, 1, 2][..], &password("alice", "open barley")].concat(), vec![5, 2, 1, 1]),
+        ("nobody", [&[5, 1, 2][..], &password("bob", "open sesame")].concat(), vec![5, 2, 1, 1]),
+        ("empty", [&[5, 1, 2][..], &password("", "")].concat(), vec![5, 2, 1, 1]),
+    ] {
+        let mut stream = connect(("127.0.0.1", port));
+        stream.write_all(&bytes).unwrap();
+        assert_eq!(read_end(&mut stream), End::Closed(answer), "{what}");
+    }
+    daemon.wait_log(&["Closed | reason=unauthenticated"]);
+    assert!(!daemon.log().contains("open sesame") && !daemon.log().contains("open barley"));
+    if !have("curl") {
+        return skip("needs curl");
+    }
+    let curl = |user: &str| {
+        let (url, proxy) = (format!("http://{}/x", origin.addr()), format!("127.0.0.1:{port}"));
+        let args = ["-sS", "-m", "20", "--proxy-user", user, "--socks5-hostname", &proxy, &url];
+        text(&Command::new("curl").args(args).output().unwrap())
+    };
+    let answer = curl("alice:open sesame");
+    assert!(answer.starts_with("GET /x"), "{answer}");
+    let answer = curl("alice:wrong");
+    assert!(answer.contains("User was rejected by the SOCKS5 server"), "{answer}");
+}
+
 /// A router with a SOCKS listener on both families, a nameserver behind it, and what the servers' side refuses.
 struct Town {
     lab: Lab,

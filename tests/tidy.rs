@@ -118,8 +118,13 @@ fn names_of_ours(line: &str) -> Vec<String> {
 }
 
 /// Those at the bottom, and the modules that each may name.
-const FOUNDATIONS: &[(&str, &[&str])] =
-    &[("wire", &["wire"]), ("sys", &["sys"]), ("decide", &["decide"]), ("identify", &["identify", "wire"])];
+const FOUNDATIONS: &[(&str, &[&str])] = &[
+    ("wire", &["wire"]),
+    ("sys", &["sys"]),
+    ("auth", &["auth"]),
+    ("decide", &["decide"]),
+    ("identify", &["identify", "wire"]),
+];
 
 /// The data path. No stage names another one, nor what stands above them all.
 const STAGES: &[&str] = &["accept", "identify", "decide", "connect", "relay"];
@@ -155,7 +160,7 @@ fn groups_of_imports_over_several_lines_do_not_hide_from_the_layers() {
 
 #[test]
 fn the_pure_layers_see_no_socket_no_clock_no_log_and_no_libc() {
-    let pure = ["wire", "identify", "decide"];
+    let pure = ["wire", "auth", "identify", "decide"];
     let impure = [
         "mio",
         "libc::",

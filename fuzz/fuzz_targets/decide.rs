@@ -9,7 +9,7 @@ use calamary::decide;
 use decide::list::{List, ListBuilder, Source};
 use decide::name::NamePattern;
 use decide::rules::{
-    AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term,
+    AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term, UserValue,
 };
 use decide::why::{Outcome, explain};
 use decide::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
@@ -50,6 +50,7 @@ const NETS: [&str; 9] = [
 const NAMES: [&str; 5] = ["a.test", "b.test", "www.a.test", "test", "other.example"];
 const PATTERNS: [&str; 7] =
     ["a.test", "*.a.test", ".a.test", "*.test", ".test", "other.example", "none.example"];
+const USERS: [&str; 3] = ["alice", "Bob", "\u{c4}nne"];
 const PORTS: [u16; 5] = [0, 22, 80, 443, 4128];
 /// This machine's.
 const OWN_ADDR: &str = "203.0.113.1";
@@ -97,7 +98,7 @@ fn bit_by_bit(
     let mut given: Option<Verdict> = None;
     loop {
         for _ in 0..u.int_in_range(0..=3)? {
-            reveal_one(u.int_in_range(0..=8)?, &mut facts, truth);
+            reveal_one(u.int_in_range(0..=9)?, &mut facts, truth);
         }
         let told = || format!("{specs:#?}\n{locals:?}\nknown {facts:?}\ntruth {truth:?}");
         let decision = rules.decide(&facts, locals);
@@ -128,7 +129,7 @@ fn bit_by_bit(
         if facts == *truth {
             return Ok(());
         }
-        for place in 0..9 {
+        for place in 0..10 {
             let before = facts.clone();
             reveal_one(place, &mut facts, truth);
             if facts != before {
@@ -145,7 +146,10 @@ fn essence(verdict: Verdict) -> Option<(Action, RuleId)> {
 
 fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
     match need {
-        Need::Given => (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4),
+        Need::Given => {
+            (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4);
+            facts.user = truth.user.clone();
+        }
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
@@ -164,6 +168,7 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         5 => facts.l5 = truth.l5,
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
+        8 => facts.user = truth.user.clone(),
         _ => facts.esni = truth.esni,
     }
 }
@@ -189,6 +194,7 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
         l4: Known::Is(l4),
         l5: Known::Is(l5),
         name: or_absent(u, |u| Ok(Box::from(*u.choose(&NAMES)?)))?,
+        user: or_absent(u, |u| Ok(Box::from(*u.choose(&USERS)?)))?,
         ech: if hello { Known::Is(*u.choose(&[Ech::None, Ech::Grease, Ech::Real])?) } else { Known::Absent },
         esni: if hello { Known::Is(u.arbitrary()?) } else { Known::Absent },
     })
@@ -200,7 +206,7 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=10)? {
+    Ok(match u.int_in_range(0..=11)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -215,6 +221,7 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
         9 => FieldSpec::Ech(terms(u, |u| {
             Ok(*u.choose(&[EchValue::None, EchValue::Grease, EchValue::Real, EchValue::Any])?)
         })?),
+        10 => FieldSpec::User(terms(u, user_value)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }
@@ -244,6 +251,13 @@ fn name_value(u: &mut Unstructured<'_>) -> Result<NameValue> {
         0 => NameValue::None,
         1 => NameValue::List(list(u)?),
         _ => NameValue::Pattern(NamePattern::parse(u.choose(&PATTERNS)?).unwrap()),
+    })
+}
+
+fn user_value(u: &mut Unstructured<'_>) -> Result<UserValue> {
+    Ok(match u.ratio(1, 4)? {
+        true => UserValue::None,
+        false => UserValue::name(u.choose(&USERS)?),
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use calamary::accept::Wish;
+use calamary::auth::Verification;
 use calamary::config::{LoadOptions, Mode, Plan, load};
 use calamary::connect::dial::DialError;
 use calamary::connect::resolve::ResolveError;
@@ -33,7 +34,7 @@ const ADDRS: [&str; 7] =
 const PORTS: [u16; 6] = [22, 25, 80, 443, 4128, 8080];
 /// What clients begin with; everything else is the fuzzer's own.
 static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let words: [&[u8]; 18] = [
+    let words: [&[u8]; 23] = [
         b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
         b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://denied.example/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -42,10 +43,15 @@ static PHRASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT www.example.com:25 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://www.alice.example/ HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWxpY2U6eA==\r\n\r\n",
+        b"CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWxpY2U6eA==\r\n\r\n",
         b"PROXY TCP4 192.0.2.7 192.0.2.1 51234 443\r\n",
         b"PROXY TCP4 192.0.2.7 127.0.0.1 51234 4133\r\n",
         b"PROXY UNKNOWN\r\n",
         b"\x05\x01\x00",
+        b"\x05\x01\x00\x05\x01\x00\x03\x0fwww.example.com\x01\xbb",
+        b"\x05\x02\x00\x02",
+        b"\x05\x02\x00\x02\x01\x05alice\x06secret\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb",
         b"\x05\x02\x00\x02\x05\x01\x00\x03\x0fwww.example.com\x01\xbb",
         b"\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x16",
         b"\x05\x01\x00\x03\x0edenied.example\x00\x50",
@@ -159,8 +165,10 @@ impl Run {
         self.step = f(&mut self.session, &mut env);
         assert!(verdicts.0 <= 1, "two verdicts in one call");
         let reply = self.session.take_reply();
-        let begins: &[u8] = if self.session.mode() == Mode::Socks5 { b"\x05" } else { b"HTTP/1.1 " };
-        assert!(reply.is_empty() || reply.starts_with(begins), "{}", reply.escape_ascii());
+        let begins: &[&[u8]] =
+            if self.session.mode() == Mode::Socks5 { &[b"\x05", b"\x01"] } else { &[b"HTTP/1.1 "] };
+        let well = reply.is_empty() || begins.iter().any(|begin| reply.starts_with(begin));
+        assert!(well, "{}", reply.escape_ascii());
     }
 
     fn event(&mut self, u: &mut Unstructured<'_>) -> Result<Going> {
@@ -184,6 +192,15 @@ impl Run {
                     self.call(|session, _| session.close(CloseReason::TlsFailed));
                 } else {
                     self.call(|session, env| session.secured(env));
+                }
+            }
+            Step::Verify(credentials) => {
+                assert!(self.session.users().is_some(), "{credentials:?} for nobody");
+                let verifications = [Verification::Right, Verification::Wrong, Verification::Unavailable];
+                let verification = *u.choose(&verifications)?;
+                self.call(|session, env| session.verified(verification, env));
+                if self.session.is_idle() {
+                    self.fed.clear();
                 }
             }
             Step::Resolve(name) => {
@@ -278,7 +295,13 @@ impl Run {
         }
     }
 
+    /// Nobody gets anywhere unasked.
+    fn authenticated(&self) {
+        assert_eq!(self.session.users().is_some(), self.session.facts().user.is().is_some());
+    }
+
     fn dialled(&self, addrs: &[SocketAddr]) {
+        self.authenticated();
         assert!(!addrs.is_empty(), "nothing to dial");
         assert!(self.session.verdict().is_some_and(|verdict| verdict.action == Action::Accept));
         for addr in addrs {
@@ -331,6 +354,9 @@ impl Run {
                 Step::Secure(securing) => {
                     self.now = self.now.max(securing.until);
                     self.deadline();
+                }
+                Step::Verify(_) => {
+                    self.call(|session, env| session.verified(Verification::Unavailable, env));
                 }
                 Step::Resolve(_) => {
                     self.call(|session, env| session.resolved(Err(ResolveError::Failed), env))

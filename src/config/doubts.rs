@@ -9,14 +9,17 @@ use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Te
 /// Denies by negated names that are followed through the rules behind them.
 const MAX_FOLLOWED: usize = 100;
 
-/// Warns of doubtful rules; `compiled` are the same ones.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, report: &mut Report) {
+/// Warns of doubtful rules; `compiled` are the same ones. `has_users`: some listener asks its clients who they are.
+pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, report: &mut Report) {
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
                 rule.node,
                 "no traffic can match this rule: its fields exclude each other, or its variable is empty",
             );
+        }
+        if let (false, Some(node)) = (has_users, rule.user) {
+            report.warn(node, "no listener has `users`: every client is `user: none`");
         }
         let denies_any_ech = rule.spec.action == Action::Deny
             && rule

@@ -1,6 +1,7 @@
 //! `listen`: where clients come in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,6 +10,7 @@ use super::plan::{Listener, Mode, Target};
 use super::problem::Report;
 use super::rules::parse_net;
 use super::tree::{Node, Value};
+use crate::auth::Users;
 use crate::decide::addr_set::AddrSet;
 
 /// How the listeners of a program are written.
@@ -18,6 +20,9 @@ pub(super) struct Ways {
     /// The modes, those to come as `None`.
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
 }
+
+/// The users of a listener: its key `users`, and the name of its mode.
+pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Option<Arc<Users>> + 'a;
 
 /// Those of the proxy.
 pub(super) const WAYS: Ways = Ways {
@@ -46,6 +51,7 @@ pub(super) fn required(
     root: &Node,
     section: &Section<'_>,
     ways: &Ways,
+    users: &mut UsersOf<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     let Some(node) = section.get("listen") else {
@@ -58,22 +64,29 @@ pub(super) fn required(
     if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Seq(items) if items.is_empty()) {
         report.error(node, "there is no listener: without one there is nothing to do");
     }
-    listeners(node, ways, report)
+    listeners(node, ways, users, report)
 }
 
 /// One entry per address and port, in the order of the file.
-fn listeners(node: &Node, ways: &Ways, report: &mut Report) -> Vec<Listener> {
+fn listeners(node: &Node, ways: &Ways, users: &mut UsersOf<'_>, report: &mut Report) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (place, entry) in list(node, "a list of listeners: `- mode: …`", report).iter().enumerate() {
         match &entry.value {
-            Value::Map(_) => listener(entry, place, ways, &mut listeners, report),
+            Value::Map(_) => listener(entry, place, ways, users, &mut listeners, report),
             _ => report.expected(entry, "a listener: a map with `mode` and `port`"),
         }
     }
     listeners
 }
 
-fn listener(entry: &Node, place: usize, ways: &Ways, listeners: &mut Vec<Listener>, report: &mut Report) {
+fn listener(
+    entry: &Node,
+    place: usize,
+    ways: &Ways,
+    users: &mut UsersOf<'_>,
+    listeners: &mut Vec<Listener>,
+    report: &mut Report,
+) {
     let section = Section::read(entry, &ways.keys, report);
     let flag = |key: &str, default: bool, report: &mut Report| match section.get(key) {
         Some(node) => boolean(node, report).unwrap_or(default),
@@ -103,9 +116,7 @@ fn listener(entry: &Node, place: usize, ways: &Ways, listeners: &mut Vec<Listene
         None => Target::Auto,
     };
     let trusted = trusted(section.get("trusted"), mode_name, report);
-    if let Some(node) = section.get("users") {
-        users(node, mode_name, report);
-    }
+    let users = users(section.get("users"), mode_name, report);
     let port = match section.get("port") {
         Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),
         None => {
@@ -133,7 +144,16 @@ fn listener(entry: &Node, place: usize, ways: &Ways, listeners: &mut Vec<Listene
         let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
         // The default has no key of its own and stands for the entry.
         let given = (!std::ptr::eq(node, entry)).then(|| format!("listen[{place}].{family}").into());
-        listeners.push(Listener { mode, addr, tproxy, target, trusted: trusted.clone(), tls: None, given });
+        let advice = match mode {
+            Mode::Http => Some("mode `https` hides them from the network"),
+            Mode::Socks5 => Some("SOCKS 5 knows no way to hide them from the network"),
+            Mode::Transparent | Mode::ProxyProtocol | Mode::Https => None,
+        };
+        if let (Some(advice), Some(_), false) = (advice, &users, ip.is_loopback()) {
+            report.warn(node, format!("users of {addr} send their passwords in clear: {advice}"));
+        }
+        let (trusted, users) = (trusted.clone(), users.clone());
+        listeners.push(Listener { mode, addr, tproxy, target, trusted, tls: None, users, given });
     }
 }
 
@@ -203,22 +223,6 @@ fn trusted(node: Option<&Node>, mode: &str, report: &mut Report) -> AddrSet {
         }
     }
     AddrSet::new(nets)
-}
-
-fn users(node: &Node, mode: &str, report: &mut Report) {
-    let none = match &node.value {
-        Value::Null => true,
-        Value::Map(entries) => entries.is_empty(),
-        _ => false,
-    };
-    if !["", "http", "https", "socks5"].contains(&mode) {
-        report.error(
-            node,
-            format!("`users` are for the modes `http`, `https` and `socks5`, this one is `{mode}`"),
-        );
-    } else if !none {
-        report.error(node, "`users` is not supported yet");
-    }
 }
 
 fn addresses<'t>(entry: &'t Node, section: &Section<'t>, report: &mut Report) -> Vec<(IpAddr, &'t Node)> {

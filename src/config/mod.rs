@@ -1,7 +1,7 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `certs`, `vars` (with `list_file`) and `rules` know
-//! the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`) and
+//! `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
 //! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
 
 mod certs;
@@ -15,6 +15,7 @@ pub mod redirector;
 mod rules;
 mod service;
 mod tree;
+pub mod users;
 mod vars;
 
 #[cfg(test)]
@@ -70,7 +71,8 @@ pub struct Loaded<P = Plan> {
     pub warnings: Vec<Problem>,
     /// What the configuration comes to, in a few lines for `-v`.
     pub summary: String,
-    /// What a reload must read again: the configuration file, certificates and keys, and the list files that rules use.
+    /// What a reload must read again: the configuration file, certificates and keys, the list files that rules use, and
+    /// files of users.
     pub files: Vec<PathBuf>,
 }
 
@@ -169,13 +171,14 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["users", "devices", "tests"] {
+    for name in ["devices", "tests"] {
         service::refuse_if_given(section.get(name), name, report);
     }
 
     let settings = service::settings(&section, report);
-    let mut listeners = listeners(root, &section, settings.service.metrics, report);
     let folder = file.parent().unwrap_or(Path::new(""));
+    let mut users = users::Tables::read(section.get("users"), folder, report);
+    let mut listeners = listeners(root, &section, settings.service.metrics, &mut users, report);
     let mut certs = Certs::read(section.get("certs"), folder, report);
     if listeners.iter().any(|listener| listener.mode == Mode::Https) {
         let role = certs.server(root, report);
@@ -196,12 +199,19 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    doubts::warn(&rules, &compiled, report);
+    let has_users = listeners.iter().any(|listener| listener.users.is_some());
+    doubts::warn(&rules, &compiled, has_users, report);
+    if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
+        report.warn(
+            node,
+            "nobody is asked: every listener that could has users of its own, or is of another mode",
+        );
+    }
     let service = Service { listeners, ..settings.service };
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
     let lists = vars.files().map(|(_, path, _, _)| folder.join(path));
-    let files = lists.chain(certs.files).collect();
+    let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
 
@@ -209,9 +219,12 @@ fn listeners(
     root: &Node,
     section: &Section<'_>,
     metrics: Option<SocketAddr>,
+    users: &mut users::Tables<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
-    let listeners = listen::required(root, section, &listen::WAYS, report);
+    let mut users_of =
+        |node: Option<&Node>, mode: &str, report: &mut Report| users.of_listener(node, mode, report);
+    let listeners = listen::required(root, section, &listen::WAYS, &mut users_of, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
         && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
     {

@@ -1,8 +1,10 @@
 //! The compiled configuration: what run time sees. Immutable, shared as an `Arc`, swapped at reload.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Users;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
@@ -115,6 +117,8 @@ pub struct Listener {
     pub trusted: AddrSet,
     /// How TLS is put on, where clients speak it.
     pub tls: Option<Role>,
+    /// Who may come in; nothing where nobody is asked who it is.
+    pub users: Option<Arc<Users>>,
     /// The key that gives the address; nothing where it is the default.
     pub given: Option<Box<str>>,
 }

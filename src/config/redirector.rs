@@ -116,7 +116,7 @@ fn decode(root: &Node, _file: &Path, report: &mut Report) -> Option<Loaded<Redir
     let mut service = service::base(&section, &["retries", "fwmark", "interface"], report);
     // What may be reached is for the servers to say.
     service.output.allow_local = true;
-    service.listeners = listen::required(root, &section, &WAYS, report);
+    service.listeners = listen::required(root, &section, &WAYS, &mut |_, _, _| None, report);
     let select = match section.get("select") {
         Some(node) => {
             let words = [("first", Select::First), ("spread", Select::Spread)];

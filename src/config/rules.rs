@@ -10,7 +10,7 @@ use super::tree::{Node, Value};
 use super::vars::{Variables, Want};
 use crate::decide::name::NamePattern;
 use crate::decide::rules::{
-    AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term,
+    AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
 use crate::decide::{Action, L4, L5};
 
@@ -59,6 +59,7 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
 pub(super) struct Rule<'t> {
     pub(super) spec: RuleSpec,
     pub(super) node: &'t Node,
+    pub(super) user: Option<&'t Node>,
     pub(super) dns: Option<&'t Node>,
     pub(super) ech: Option<&'t Node>,
 }
@@ -102,6 +103,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "esni" => fields.push(FieldSpec::Esni(values(node, &BOOLS, vars, report))),
             "ech" => fields.push(FieldSpec::Ech(values(node, &ECHS, vars, report))),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
+            "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }
     }
@@ -115,6 +117,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
     Some(Rule {
         spec: RuleSpec { action, fields },
         node: entry,
+        user: section.get("user"),
         dns: section.get("dns"),
         ech: section.get("ech"),
     })
@@ -155,7 +158,9 @@ const BOOLS: Kind<bool> =
 const ECHS: Kind<EchValue> =
     Kind { what: "an ECH state", accepted: &["none", "grease", "real", "any"], parse: parse_ech };
 
-fn values<'t, T: Copy>(
+const USERS: Kind<UserValue> = Kind { what: "a user", accepted: &["none"], parse: parse_user };
+
+fn values<'t, T>(
     node: &'t Node,
     kind: &Kind<T>,
     vars: &mut Variables<'t>,
@@ -191,7 +196,9 @@ fn values<'t, T: Copy>(
 
 impl<T> Kind<T> {
     fn accepted(&self, found: &str, report: &Report) -> String {
-        if self.accepted.is_empty() {
+        if self.accepted == ["none"] {
+            format!("{}: a name without colon, `none`, or `$variable`", self.what)
+        } else if self.accepted.is_empty() {
             format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
         } else {
             let hint = report.did_you_mean(found, self.accepted.iter().copied());
@@ -336,6 +343,14 @@ fn parse_l5(text: &str) -> Option<L5> {
         "none" => Some(L5::None),
         _ => None,
     }
+}
+
+/// `none`, or any name that a user can have.
+fn parse_user(text: &str) -> Option<UserValue> {
+    if text.eq_ignore_ascii_case("none") {
+        return Some(UserValue::None);
+    }
+    super::users::check_name(text).is_ok().then(|| UserValue::name(text))
 }
 
 fn parse_ech(text: &str) -> Option<EchValue> {

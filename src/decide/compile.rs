@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate};
+use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
 use super::{Action, Need};
@@ -16,18 +16,19 @@ pub(super) enum Dim {
     Src,
     Sport,
     Port,
+    User,
     Dest,
     Name,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 5] = [Dim::Port, Dim::Sport, Dim::Src, Dim::Dest, Dim::Name];
+    pub(super) const ALL: [Dim; 6] = [Dim::Port, Dim::Sport, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
         match self {
-            Dim::Src | Dim::Sport => Need::Given,
+            Dim::Src | Dim::Sport | Dim::User => Need::Given,
             Dim::Port | Dim::Name => Need::FirstBytes,
             Dim::Dest => Need::Dest,
         }
@@ -56,6 +57,7 @@ pub(super) struct Compiled {
     pub(super) addrs: Vec<AddrPredicate>,
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
+    pub(super) users: Vec<UserPredicate>,
 }
 
 /// Compiles the rules in their order.
@@ -74,6 +76,7 @@ struct Compiler {
     addrs: HashMap<Key, Option<Atom>>,
     ports: HashMap<Key, Option<Atom>>,
     names: HashMap<Key, Option<Atom>>,
+    users: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -112,6 +115,7 @@ impl Compiler {
             Dim::Src | Dim::Dest => (&mut self.addrs, self.out.addrs.len()),
             Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
             Dim::Name => (&mut self.names, self.out.names.len()),
+            Dim::User => (&mut self.users, self.out.users.len()),
         };
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
@@ -125,6 +129,7 @@ impl Compiler {
                     push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
                 }
                 Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
+                Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -152,6 +157,7 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
                 key.add_ports(terms)
             }
             (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
+            (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
             _ => {}
         }
     }
@@ -189,6 +195,16 @@ fn name_predicate(fields: &[FieldSpec]) -> NamePredicate {
     let mut predicate = NamePredicate::default();
     for field in fields {
         if let FieldSpec::Dns(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn user_predicate(fields: &[FieldSpec]) -> UserPredicate {
+    let mut predicate = UserPredicate::default();
+    for field in fields {
+        if let FieldSpec::User(terms) = field {
             predicate.add(terms);
         }
     }

@@ -127,4 +127,6 @@ pub struct Facts {
     pub ech: Known<Ech>,
     /// The encrypted_server_name extension of old drafts; absent where there is no ClientHello.
     pub esni: Known<bool>,
+    /// The authenticated name, as configured; absent where nobody is asked for one.
+    pub user: Known<Box<str>>,
 }

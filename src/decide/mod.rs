@@ -4,7 +4,7 @@
 //! whatever comes later.
 //!
 //! `rules` is what the configuration builds and everybody calls. Behind it, `compile` turns each rule into a mask of
-//! `worlds` (what the first bytes can be) and one `predicate` for each address, port and name; `walk` goes through them
+//! `worlds` (what the first bytes can be) and one `predicate` for each address, port, name and user; `walk` goes through them
 //! with three-valued logic; `always` is the built-in rule before them. `list`, `name` and `addr_set` are what values are
 //! looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by what is learnt
 //! later, and no fact is asked for that cannot change it.
@@ -72,7 +72,7 @@ pub struct Verdict {
 /// The facts that are obtained together, in the order of what they cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// `src`, `sport` or `l4`: known at accept, unknown only to `--why`.
+    /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
     /// `l5`, `name`, `ech`, `esni`, and `port` where the original destination was lost: the client's first bytes.
     FirstBytes,

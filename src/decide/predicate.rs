@@ -1,4 +1,4 @@
-//! The conditions that hang on one fact of a large domain: addresses, ports, names.
+//! The conditions that hang on one fact of a large domain: addresses, ports, names, users.
 //!
 //! All fields of a rule that hang on the same fact (`dest` and `protoL3`, for instance) become one predicate. Predicates
 //! that ask the same are one, found again by their [`Key`].
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::addr_set::AddrSet;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
-use super::rules::{AddrValue, L3, NameValue, PortRange, Term};
+use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
 
 /// A condition on an address: every field must match.
 #[derive(Debug, Default)]
@@ -210,6 +210,38 @@ impl NamePredicate {
     }
 }
 
+/// A condition on the user, or on there being none: every field must match.
+#[derive(Debug, Default)]
+pub(super) struct UserPredicate {
+    fields: Vec<Vec<Term<UserValue>>>,
+}
+
+impl UserPredicate {
+    pub(super) fn add(&mut self, terms: &[Term<UserValue>]) {
+        self.fields.push(terms.to_vec());
+    }
+
+    /// Whether this user matches, or who was not asked.
+    pub(super) fn matches(&self, user: Option<&str>) -> bool {
+        match user.map(fold_user) {
+            Some(user) => self.fields.iter().all(|terms| list_matches(terms, |value| value.is(&user))),
+            None => self.fields.iter().all(|terms| {
+                let none = |negated| Term { negated, value: UserValue::None };
+                terms.contains(&none(false)) && !terms.contains(&none(true))
+            }),
+        }
+    }
+
+    /// Whether a field has nothing that could match: neither `none` nor a name.
+    pub(super) fn is_empty(&self) -> bool {
+        let has_names = |terms: &[Term<UserValue>]| {
+            terms.iter().all(|t| t.negated)
+                || terms.iter().any(|t| !t.negated && matches!(t.value, UserValue::Name(_)))
+        };
+        !self.matches(None) && self.fields.iter().any(|terms| !has_names(terms))
+    }
+}
+
 /// What makes two predicates the same question: their values in one order, variables by identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Key(Vec<Vec<(bool, KeyValue)>>);
@@ -221,6 +253,7 @@ enum KeyValue {
     Family(bool),
     Ports(PortRange),
     Pattern(NamePattern),
+    User(Box<str>),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -246,6 +279,13 @@ impl Key {
             NameValue::None => KeyValue::None,
             NameValue::Pattern(pattern) => KeyValue::Pattern(pattern.clone()),
             NameValue::List(list) => KeyValue::List(Arc::as_ptr(list).addr()),
+        });
+    }
+
+    pub(super) fn add_users(&mut self, terms: &[Term<UserValue>]) {
+        self.add(terms, |value| match value {
+            UserValue::None => KeyValue::None,
+            UserValue::Name(name) => KeyValue::User(name.clone()),
         });
     }
 

@@ -27,7 +27,7 @@ pub struct RuleSpec {
 }
 
 /// One field's list: it matches if (there is no positive value or one matches) and no negated value matches. A fact that
-/// the traffic does not have matches no value, negated or not; `dns: none` alone matches a missing name.
+/// the traffic does not have matches no value, negated or not; `dns: none` and `user: none` alone match a missing name.
 #[derive(Debug, Clone)]
 pub enum FieldSpec {
     /// The client's address.
@@ -52,6 +52,8 @@ pub enum FieldSpec {
     Ech(Vec<Term<EchValue>>),
     /// The trusted name.
     Dns(Vec<Term<NameValue>>),
+    /// Who the client has proved to be.
+    User(Vec<Term<UserValue>>),
 }
 
 /// One value of a field's list.
@@ -111,6 +113,32 @@ pub enum NameValue {
     Pattern(NamePattern),
     /// A variable: its names, never its addresses.
     List(Arc<List>),
+}
+
+/// A value of the field `user`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UserValue {
+    /// Exactly those who were not asked who they are.
+    None,
+    /// A name, as [`fold_user`] leaves it.
+    Name(Box<str>),
+}
+
+impl UserValue {
+    /// The user with this name.
+    pub fn name(text: &str) -> Self {
+        UserValue::Name(fold_user(text).into())
+    }
+
+    /// Whether it is the user `folded`, a name as [`fold_user`] leaves it.
+    pub fn is(&self, folded: &str) -> bool {
+        matches!(self, UserValue::Name(name) if **name == *folded)
+    }
+}
+
+/// A user's name as rules compare it: without regard to case.
+pub fn fold_user(name: &str) -> String {
+    name.to_lowercase()
 }
 
 /// The ordered rules.

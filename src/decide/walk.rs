@@ -107,6 +107,10 @@ impl Walk<'_> {
                 Dim::Name => {
                     names.get(at).is_some_and(|p| p.matches(self.facts.name.is().map(|name| &**name)))
                 }
+                Dim::User => {
+                    let users = &self.rules.users;
+                    users.get(at).is_some_and(|p| p.matches(self.facts.user.is().map(|user| &**user)))
+                }
             }
     }
 
@@ -117,6 +121,7 @@ impl Walk<'_> {
             Dim::Port => self.facts.port.is_unknown(),
             Dim::Sport => self.facts.sport.is_unknown(),
             Dim::Name => self.facts.name.is_unknown(),
+            Dim::User => self.facts.user.is_unknown(),
         }
     }
 

@@ -127,7 +127,8 @@ impl Worlds {
             | FieldSpec::ProtoL3(_)
             | FieldSpec::Port(_)
             | FieldSpec::Sport(_)
-            | FieldSpec::Dns(_) => Worlds::ALL,
+            | FieldSpec::Dns(_)
+            | FieldSpec::User(_) => Worlds::ALL,
         }
     }
 

@@ -12,6 +12,7 @@ mod server;
 mod stage;
 mod talking;
 mod tunnelling;
+mod verifying;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -105,7 +106,8 @@ impl<M: Machine> Connection<M> {
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-            if gone && matches!(self.stage, Stage::Resolving(..) | Stage::Dialling(..)) {
+            if gone && matches!(self.stage, Stage::Verifying(..) | Stage::Resolving(..) | Stage::Dialling(..))
+            {
                 return self.finish(CloseReason::ClientGone, Wire::Quiet, tools);
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
@@ -138,7 +140,7 @@ impl<M: Machine> Connection<M> {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
             Stage::Securing(_) => self.shake_hands(tools),
-            Stage::Resolving(..) => Fate::Stays,
+            Stage::Verifying(..) | Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
@@ -154,6 +156,7 @@ impl<M: Machine> Connection<M> {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
+            Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
@@ -167,7 +170,9 @@ impl<M: Machine> Connection<M> {
                 Fate::Stays
             }
             Stage::Exchanging(_) if M::EXCHANGES => self.fail_exchange(CloseReason::Idle, tools),
-            Stage::Exchanging(_) | Stage::Lingering(_) | Stage::Over => self.over(tools),
+            Stage::Verifying(_) | Stage::Exchanging(_) | Stage::Lingering(_) | Stage::Over => {
+                self.over(tools)
+            }
         }
     }
 
@@ -240,11 +245,12 @@ impl<M: Machine> Connection<M> {
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
             Step::Secure(securing) => self.secure(session, &securing, tools),
+            Step::Verify(credentials) if M::VERIFIES => self.verify(session, credentials, tools),
             Step::Resolve(name) if M::RESOLVES => self.resolve(session, name, tools),
             Step::Resolve(_) => self.finish(CloseReason::ResolveFailed, Wire::Reset, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
-            Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
+            Step::Verify(_) | Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
             Step::Tunnel { to_server } => self.open_tunnel(session, to_server, tools),
         }

@@ -11,6 +11,7 @@ use mio::{Poll, Token, Waker};
 use super::admission::Admission;
 use super::dialled::Dialled;
 use super::resolver::ResolverHandle;
+use super::verifier::{Verified, Verifier};
 use crate::config::Listener;
 use crate::connect::resolve::Answer;
 use crate::decide::rules::Locals;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub admission: Admission,
     /// Names to addresses, for those who ask.
     pub resolver: Option<ResolverHandle>,
+    /// Passwords.
+    pub verifier: Verifier,
     /// Our own connections to servers.
     pub dialled: Dialled,
 }
@@ -40,6 +43,8 @@ pub enum Command<P> {
     Locals(Arc<Locals>),
     /// The resolver's answer to this worker.
     Answer(Answer),
+    /// The verifier's answer to this worker.
+    Verified(Verified),
     /// Accept nothing more; end when all sessions have, or at this time.
     Drain(Instant),
     /// Log the live connections.

@@ -134,6 +134,7 @@ mod tests {
             target: Target::Auto,
             trusted,
             tls: None,
+            users: None,
             given: None,
         }
     }

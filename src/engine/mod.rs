@@ -16,6 +16,7 @@ mod slab;
 mod tests;
 mod timers;
 mod tools;
+pub mod verifier;
 mod worker;
 
 pub use admission::{Admission, Effective};

@@ -42,6 +42,7 @@ fn start_after(
     let addr = bindings[0].sockets[0].local_addr().unwrap();
     let (mut worker, prepared) = prepare().unwrap();
     let answers = worker.another();
+    let verified = worker.another();
     let resolver = resolver::start(
         resolver::ResolverConfig {
             nameservers: Vec::new(),
@@ -57,6 +58,7 @@ fn start_after(
         metrics: Arc::clone(&metrics),
         admission: Admission::new(limits),
         resolver: Some(resolver),
+        verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
         dialled: Dialled::new(1),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });

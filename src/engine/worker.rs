@@ -361,6 +361,12 @@ impl<M: Machine> Worker<M> {
                 }
                 Command::Locals(locals) => self.locals = locals,
                 Command::Answer(answer) => self.answered(answer, now),
+                Command::Verified(verified) if M::VERIFIES => {
+                    let token = verified.asker.token;
+                    self.with(token, now, |connection, tools| connection.verified(verified, tools));
+                }
+                // Nobody has asked.
+                Command::Verified(_) => {}
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }

@@ -195,7 +195,6 @@ fn with_buffer(work: impl FnOnce(&mut Buffer)) {
 mod tests {
     use super::*;
     use crate::sys::testing;
-    use std::process::Command;
 
     #[test]
     fn modules_are_short() {
@@ -207,7 +206,7 @@ mod tests {
     /// What a process whose standard output is a pipe really writes.
     #[test]
     fn levels_targets_and_keeping() {
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = testing::this_program()
             .args(["--exact", "logging::tests::child_that_logs", "--ignored", "--nocapture"])
             .envs([(testing::MARK, "1"), ("TZ", "UTC0")])
             .output()

@@ -49,6 +49,7 @@ pub struct Metrics {
     dns_answers: Counter,
     dns_failures: Counter,
     refused: [Counter; Limit::ALL.len()],
+    attempts: [Counter; Attempt::ALL.len()],
 }
 
 /// Which limit a connection was refused by.
@@ -69,6 +70,34 @@ impl Limit {
         match self {
             Limit::Connections => "connections",
             Limit::PerSource => "per_source",
+        }
+    }
+}
+
+/// What became of credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// Right, and checked before.
+    Remembered,
+    /// Right.
+    Right,
+    /// Wrong.
+    Wrong,
+    /// Not checked, as too much was waiting.
+    Unavailable,
+}
+
+impl Attempt {
+    /// Every one, in the order of declaration.
+    pub const ALL: [Attempt; 4] = [Attempt::Remembered, Attempt::Right, Attempt::Wrong, Attempt::Unavailable];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Attempt::Remembered => "remembered",
+            Attempt::Right => "right",
+            Attempt::Wrong => "wrong",
+            Attempt::Unavailable => "unavailable",
         }
     }
 }
@@ -166,6 +195,7 @@ impl Metrics {
             dns_answers: Counter::default(),
             dns_failures: Counter::default(),
             refused: Default::default(),
+            attempts: Default::default(),
         }
     }
 
@@ -195,6 +225,11 @@ impl Metrics {
     /// A connection was refused before it was taken in.
     pub fn connection_refused(&self, limit: Limit) {
         add(&self.refused, limit as usize);
+    }
+
+    /// Credentials were checked, or could not be.
+    pub fn authenticated(&self, attempt: Attempt) {
+        add(&self.attempts, attempt as usize);
     }
 
     /// A connection or request was decided; `dest` is where it would go, if that is known. Once for each.

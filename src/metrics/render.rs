@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{ACTIONS, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
+use super::{ACTIONS, Attempt, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
 use crate::connect::dial::DialError;
 use crate::decide::RuleId;
 use crate::session::CloseReason;
@@ -73,6 +73,13 @@ impl Metrics {
             "Connections refused by a limit: when they came, or once a PROXY header had told their source.",
             "limit",
             limits.zip(&self.refused),
+        )?;
+        let results = Attempt::ALL.into_iter().map(Attempt::as_str);
+        page.labelled(
+            "calamary_authentications",
+            "Credentials that clients sent, by result. `right` and `wrong` were hashed.",
+            "result",
+            results.zip(&self.attempts),
         )?;
         let kinds = DialError::ALL.into_iter().map(DialError::as_str);
         page.labelled(

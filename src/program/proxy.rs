@@ -40,9 +40,19 @@ impl Program for Session {
             "FACTS",
         );
         options.optflag("", "print-config", "print the embedded default configuration");
+        options.optflag("", "hash-password", "read a password and print its hash, for `users`");
     }
 
     fn without_configuration(given: &Matches) -> Option<ExitCode> {
+        if given.opt_present("hash-password") {
+            return Some(match cli::hash_password() {
+                Ok(hash) => {
+                    cli::say(&format!("{hash}\n"));
+                    ExitCode::SUCCESS
+                }
+                Err(error) => cli::refuse::<Session>(&[error]),
+            });
+        }
         given.opt_present("print-config").then(|| {
             cli::say(config::DEFAULT_CONFIG);
             ExitCode::SUCCESS

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{CloseReason, Env, Step};
 use crate::accept::Wish;
+use crate::auth::{Users, Verification};
 use crate::config::{Listener, Service};
 use crate::connect::dial::{DialError, Dialer};
 use crate::connect::resolve::ResolveError;
@@ -27,6 +28,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Whether it ever answers [`Step::Exchange`]. The code for that is left out of a program whose machine does not.
     const EXCHANGES: bool;
+
+    /// Whether it ever answers [`Step::Verify`]; likewise.
+    const VERIFIES: bool;
 
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
@@ -100,6 +104,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// The time given with the last [`Step::Read`] has passed.
     fn deadline(&mut self, env: &mut Env<'_, Self>) -> Step;
+
+    /// Who may come in where this client did; nothing where nobody is asked who it is.
+    fn users(&self) -> Option<&Arc<Users>> {
+        None
+    }
+
+    /// The last [`Step::Verify`] was carried out.
+    fn verified(&mut self, _verification: Verification, _env: &mut Env<'_, Self>) -> Step {
+        self.close(CloseReason::Unauthenticated)
+    }
 
     /// The resolver answered the last [`Step::Resolve`].
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_, Self>) -> Step;

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
 use crate::accept::Wish;
 use crate::accept::proxy_protocol::{Introduction, introduction};
+use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
@@ -53,7 +55,6 @@ impl Owed {
 }
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
-#[derive(Debug)]
 pub struct Session {
     pub(super) plan: Arc<Plan>,
     pub(super) mode: Mode,
@@ -61,6 +62,7 @@ pub struct Session {
     trusted: bool,
     /// How TLS is put on the client's end; taken when it is.
     pub(super) tls: Option<Role>,
+    pub(super) login: Login,
     pub(super) state: State,
     /// The client as accepted, or as a PROXY header says.
     pub(super) client: SocketAddr,
@@ -94,6 +96,7 @@ impl Machine for Session {
     type Record = Kept;
 
     const EXCHANGES: bool = true;
+    const VERIFIES: bool = true;
     const RESOLVES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -103,6 +106,7 @@ impl Machine for Session {
             target: listener.target,
             trusted: listener.trusted.contains(client.ip()),
             tls: listener.tls.clone(),
+            login: Login::new(listener),
             state: State::New,
             client,
             wish: Wish::Lost,
@@ -136,7 +140,7 @@ impl Machine for Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.state == State::RequestHead && self.prelude.is_empty() && self.verdict.is_some()
+        self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered()
     }
 
     fn destination(&self) -> Option<SocketAddr> {
@@ -220,6 +224,14 @@ impl Machine for Session {
         }
     }
 
+    fn users(&self) -> Option<&Arc<Users>> {
+        self.login.users()
+    }
+
+    fn verified(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
+        self.authenticated(verification, env)
+    }
+
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_>) -> Step {
         debug_assert_eq!(self.state, State::Resolving);
         match (result, self.dial_name()) {
@@ -259,7 +271,7 @@ impl Machine for Session {
         self.go(State::RequestHead);
         if leftover.is_empty() {
             // Until the next one's first byte, what is known stays that of the last one.
-            self.plan = Arc::clone(env.plan);
+            self.adopt(env.plan);
             self.prelude = Vec::new();
             return Step::Read { until: env.now + self.timeouts().idle };
         }
@@ -316,6 +328,7 @@ impl Session {
             State::ProxyHeader => self.look_for_proxy_header(env),
             State::RequestHead => self.look_for_request(env),
             State::SocksGreeting => self.look_for_socks_greeting(env),
+            State::SocksPassword => self.look_for_socks_password(),
             State::SocksRequest => self.look_for_socks_request(env),
             _ => self.identify(env),
         }
@@ -441,6 +454,7 @@ pub(super) fn facts_of(client: SocketAddr) -> Facts {
         src: Known::Is(client.ip()),
         sport: Known::Is(client.port()),
         l4: Known::Is(L4::Tcp),
+        user: Known::Absent,
         ..Facts::default()
     }
 }

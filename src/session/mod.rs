@@ -12,6 +12,7 @@
 //! argument. So a whole conversation runs in a test under a fake clock, and another engine than ours could carry out the
 //! steps. What our engine asks of a session, this one or another, is [`Machine`].
 
+mod authentication;
 pub mod budget;
 mod contract;
 mod decision;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::auth::Credentials;
 use crate::decide::rules::Locals;
 use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
@@ -70,6 +72,9 @@ pub enum Step {
     },
     /// Put TLS on the client's end.
     Secure(Securing),
+    /// Check these against [`Machine::users`], then call [`Machine::verified`]. However long that takes, nobody else may wait
+    /// for it.
+    Verify(Credentials),
     /// Find the addresses of a name.
     Resolve(Box<str>),
     /// Connect to one of these, in this order of preference.

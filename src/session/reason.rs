@@ -11,6 +11,8 @@ pub enum CloseReason {
     Denied,
     /// A rule sent it to https.
     Redirected,
+    /// Without the right credentials, on a connection that cannot be used again.
+    Unauthenticated,
     /// What began as a known protocol was not whole in time or size.
     Incomplete,
     /// The client closed before there was anything to relay.
@@ -64,10 +66,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 27] = [
+    pub const ALL: [CloseReason; 28] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
+        CloseReason::Unauthenticated,
         CloseReason::Incomplete,
         CloseReason::ClientGone,
         CloseReason::ClientReset,
@@ -114,6 +117,7 @@ impl CloseReason {
             CloseReason::Finished => "finished",
             CloseReason::Denied => "denied",
             CloseReason::Redirected => "redirected",
+            CloseReason::Unauthenticated => "unauthenticated",
             CloseReason::Incomplete => "incomplete",
             CloseReason::ClientGone => "client_gone",
             CloseReason::ClientReset => "client_reset",

@@ -56,11 +56,14 @@ impl Session {
         }
     }
 
-    /// `rule=3 sport=51234 proto=tls name=example.com tls=1.3 alpn=h2,http/1.1 ech=grease ja4=…`
+    /// `rule=3 sport=51234 user=alice proto=tls name=example.com tls=1.3 alpn=h2,http/1.1 ech=grease ja4=…`
     pub fn fields(&self, verdict: Verdict) -> Vec<Field<'_>> {
-        let mut fields = Vec::with_capacity(9);
+        let mut fields = Vec::with_capacity(10);
         fields.push(("rule", verdict.rule.into()));
         fields.push(("sport", self.client().port().into()));
+        if let Known::Is(user) = &self.facts().user {
+            fields.push(("user", Value::Bytes(user.as_bytes())));
+        }
         if let Some(proto) = self.protocol() {
             fields.push(("proto", proto.into()));
         }

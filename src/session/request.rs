@@ -1,7 +1,5 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
-use std::sync::Arc;
-
 use super::machine::{Owed, Session, facts_of};
 use super::state::State;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
@@ -14,7 +12,7 @@ impl Session {
     /// The first bytes of a further request are here: the time for a head and the rules of this moment count, and nothing
     /// of the last request.
     pub(super) fn begin_request(&mut self, env: &Env<'_>) {
-        self.plan = Arc::clone(env.plan);
+        self.adopt(env.plan);
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
@@ -33,10 +31,14 @@ impl Session {
         if head.len() > http1::MAX_HEAD {
             return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
         }
-        let (request, host) = match http1::parse_request_and_host(head) {
-            Ok(parsed) => parsed,
-            Err(reject) => return self.reject(reject),
-        };
+        match http1::parse_request_and_host(head) {
+            Ok((request, host)) => self.authenticate(request, host, env),
+            Err(reject) => self.reject(reject),
+        }
+    }
+
+    /// The client may ask for something: what does `request`, the head at the front of the prelude, want?
+    pub(super) fn consider(&mut self, request: Request, host: Result<(), Reject>, env: &mut Env<'_>) -> Step {
         let wish = match accept::http::wish(&request) {
             Ok(wish) => wish,
             Err(reject) => return self.reject(reject),
@@ -45,7 +47,7 @@ impl Session {
             if let Err(reject) = host {
                 return self.reject(reject);
             }
-            self.prelude.drain(..end);
+            self.prelude.drain(..request.len.min(self.prelude.len()));
             self.owed = Owed::Established;
         } else {
             // A request's protocol and name need no peek: the proxy itself resolves what it says.
@@ -79,15 +81,19 @@ impl Session {
         }
     }
 
+    /// Whether the connection is still usable when `request`, the head at the front of the prelude, gets an answer of our
+    /// own: its end is known, and no next request is in hand, as a pipeline of denied ones would nest as deep as it is
+    /// long.
+    pub(super) fn outlives(&self, request: &Request) -> bool {
+        request.keep_alive
+            && matches!(request.body, Framing::None | Framing::Length(0))
+            && self.prelude.len() <= request.len
+    }
+
     /// A denied request whose end is known leaves the connection usable; everything else ends with the refusal.
     pub(super) fn refuse(&mut self, env: &mut Env<'_>) -> Step {
         match &self.owed {
-            // Not with a next request in hand: a pipeline of denied ones would nest as deep as it is long.
-            Owed::Response(request)
-                if request.keep_alive
-                    && request.body == Framing::None
-                    && self.prelude.len() <= request.len =>
-            {
+            Owed::Response(request) if self.outlives(request) => {
                 let reply = self.http_reply(403, DENIED, false);
                 self.reply.extend(reply);
                 self.next_request(Vec::new(), env)
@@ -138,6 +144,7 @@ pub(super) const DENIED: &str = "denied by the proxy's rules";
 pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
     Some(match reason {
         CloseReason::Denied | CloseReason::Incomplete => (403, DENIED),
+        CloseReason::Unauthenticated => (407, "the proxy wants to know who you are"),
         CloseReason::ProcessTimeout => (408, "the request was not complete in time"),
         CloseReason::BadRequest => (400, "the request cannot be understood"),
         CloseReason::BadResponse => (502, "the server's answer is not valid HTTP"),

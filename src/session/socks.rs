@@ -1,10 +1,12 @@
-//! What a SOCKS client and the proxy say to each other before the tunnel: greeting, method, request, reply. All of it has to
-//! be said within `timeout.process`, counted once.
+//! What a SOCKS client and the proxy say to each other before the tunnel: greeting, method, perhaps name and password,
+//! request, reply. Up to the request it has to be said within `timeout.process`, counted once, and again behind a password:
+//! how long the check of that takes is not the client's business.
 
 use super::machine::{Owed, Session};
 use super::state::State;
 use super::{CloseReason, Env, Machine, Step, Wire};
 use crate::accept;
+use crate::auth::{Credentials, Verification};
 use crate::wire::Parse;
 use crate::wire::http1;
 use crate::wire::socks5::{self, Method, Status};
@@ -19,13 +21,54 @@ impl Session {
             Parse::Malformed => self.other_protocol(),
             Parse::Complete(greeting) => {
                 self.prelude.drain(..greeting.len.min(self.prelude.len()));
-                if !greeting.offers(Method::NoAuthentication) {
-                    return self.say(socks5::method_reply(None).to_vec(), CloseReason::BadRequest);
+                let (method, otherwise) = match self.users() {
+                    Some(_) => (Method::UserPassword, CloseReason::Unauthenticated),
+                    None => (Method::NoAuthentication, CloseReason::BadRequest),
+                };
+                if !greeting.offers(method) {
+                    return self.say(socks5::method_reply(None).to_vec(), otherwise);
                 }
-                self.reply.extend(socks5::method_reply(Some(Method::NoAuthentication)));
-                self.expect_socks_request(env)
+                self.reply.extend(socks5::method_reply(Some(method)));
+                match method {
+                    Method::NoAuthentication => self.expect_socks_request(env),
+                    Method::UserPassword => {
+                        self.go(State::SocksPassword);
+                        self.look_for_socks_password()
+                    }
+                }
             }
         }
+    }
+
+    pub(super) fn look_for_socks_password(&mut self) -> Step {
+        let claim = match socks5::parse_credentials(&self.prelude) {
+            Parse::NeedMore => return Step::Read { until: self.in_time() },
+            Parse::Malformed => return self.close(CloseReason::BadRequest),
+            Parse::Complete(claim) => claim,
+        };
+        let (len, credentials) = (claim.len, Credentials::new(claim.user, claim.password));
+        self.prelude.drain(..len.min(self.prelude.len()));
+        match credentials {
+            Some(credentials) => self.verify(credentials),
+            None => self.turn_away(CloseReason::Unauthenticated),
+        }
+    }
+
+    pub(super) fn socks_verified(&mut self, verification: Verification, env: &mut Env<'_>) -> Step {
+        match verification {
+            Verification::Right => {
+                self.reply.extend(socks5::credentials_reply(true));
+                self.waiting_since = env.now;
+                self.expect_socks_request(env)
+            }
+            Verification::Wrong => self.turn_away(CloseReason::Unauthenticated),
+            Verification::Unavailable => self.turn_away(CloseReason::Limit),
+        }
+    }
+
+    /// RFC 1929 has one number for it, and no further try.
+    fn turn_away(&mut self, reason: CloseReason) -> Step {
+        self.say(socks5::credentials_reply(false).to_vec(), reason)
     }
 
     /// The client is known well enough: from here on it is owed a reply.
@@ -69,7 +112,7 @@ pub(super) fn last_words(reason: CloseReason) -> Wire {
 /// The status with which a SOCKS client is told why, or nothing where it would not listen.
 fn status_of(reason: CloseReason) -> Option<Status> {
     Some(match reason {
-        CloseReason::Denied | CloseReason::Incomplete => Status::NotAllowed,
+        CloseReason::Denied | CloseReason::Incomplete | CloseReason::Unauthenticated => Status::NotAllowed,
         CloseReason::ConnectNetworkUnreachable => Status::NetworkUnreachable,
         CloseReason::ConnectUnreachable | CloseReason::NameNotFound | CloseReason::NoDestination => {
             Status::HostUnreachable

@@ -15,8 +15,12 @@ pub(super) enum State {
     RequestHead,
     /// Reading what a SOCKS client can do.
     SocksGreeting,
+    /// Reading a SOCKS client's name and password.
+    SocksPassword,
     /// Reading where a SOCKS client wants to go.
     SocksRequest,
+    /// Waiting for the word on the client's credentials.
+    Verifying,
     /// Reading the client's first bytes.
     FirstBytes,
     /// Waiting for the addresses of a name.
@@ -48,12 +52,21 @@ const EDGES: &[(State, State)] = &[
     (ProxyHeader, FirstBytes),
     (ProxyHeader, Resolving),
     (ProxyHeader, Dialling),
+    // Who the client is comes before what it wants; without that it may ask again.
+    (RequestHead, Verifying),
+    (Verifying, RequestHead),
+    (Verifying, FirstBytes),
+    (Verifying, Resolving),
+    (Verifying, Dialling),
     // A CONNECT that is peeked into, one that is not, and a plain request.
     (RequestHead, FirstBytes),
     (RequestHead, Resolving),
     (RequestHead, Dialling),
     // SOCKS, peeked into or not.
     (SocksGreeting, SocksRequest),
+    (SocksGreeting, SocksPassword),
+    (SocksPassword, Verifying),
+    (Verifying, SocksRequest),
     (SocksRequest, FirstBytes),
     (SocksRequest, Resolving),
     (SocksRequest, Dialling),
@@ -76,7 +89,10 @@ const EDGES: &[(State, State)] = &[
 impl State {
     /// Whether the client's bytes are read.
     pub(super) fn is_reading(self) -> bool {
-        matches!(self, Hello | ProxyHeader | RequestHead | SocksGreeting | SocksRequest | FirstBytes)
+        matches!(
+            self,
+            Hello | ProxyHeader | RequestHead | SocksGreeting | SocksPassword | SocksRequest | FirstBytes
+        )
     }
 
     /// Whether a session may go from here to `to`.
@@ -98,7 +114,9 @@ mod tests {
             ProxyHeader,
             RequestHead,
             SocksGreeting,
+            SocksPassword,
             SocksRequest,
+            Verifying,
             FirstBytes,
             Resolving,
             Dialling,

@@ -3,27 +3,16 @@
 use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::netlink;
 use super::socket::cvt;
 
 /// Every address of every interface of this machine (of its network namespace): sorted, once each, v4-mapped ones as
 /// IPv4, without scopes.
 pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
-    let mut list = std::ptr::null_mut();
-    // SAFETY: the pointer is to a local that outlives the call.
-    cvt(unsafe { libc::getifaddrs(&raw mut list) })?;
-    let mut addresses = Vec::new();
-    let mut next = list;
-    // SAFETY: `next` is null or an entry of the list, which is not freed before the loop ends.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: `ifa_addr` is null or an address of the family that it names.
-        addresses.extend(unsafe { address(entry.ifa_addr) });
-        next = entry.ifa_next;
-    }
-    // SAFETY: the list is getifaddrs' own and is not used any more.
-    unsafe { libc::freeifaddrs(list) };
+    let mut addresses: Vec<IpAddr> = netlink::addresses()?.into_iter().map(|a| a.to_canonical()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
@@ -33,26 +22,6 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
 pub fn has_interface(name: &str) -> bool {
     // SAFETY: the name is terminated and outlives the call.
     CString::new(name).is_ok_and(|name| unsafe { libc::if_nametoindex(name.as_ptr()) } != 0)
-}
-
-/// # Safety
-/// `raw` is null or points to a socket address that is as large as its family says.
-unsafe fn address(raw: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: the caller's promise; every socket address begins with the family.
-    let family = unsafe { raw.as_ref() }?.sa_family;
-    match i32::from(family) {
-        libc::AF_INET => {
-            // SAFETY: the caller's promise, for this family.
-            let a = unsafe { raw.cast::<libc::sockaddr_in>().read_unaligned() };
-            Some(IpAddr::from(a.sin_addr.s_addr.to_ne_bytes()))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the caller's promise, for this family.
-            let a = unsafe { raw.cast::<libc::sockaddr_in6>().read_unaligned() };
-            Some(IpAddr::from(a.sin6_addr.s6_addr).to_canonical())
-        }
-        _ => None,
-    }
 }
 
 /// Hears when an address of this machine comes or goes (rtnetlink(7)).
@@ -72,21 +41,7 @@ const MAX_BURST: usize = 1000;
 impl AddressWatch {
     /// Begins to listen, in the network namespace of the calling thread.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = cvt(unsafe {
-            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE)
-        })?;
-        // SAFETY: a descriptor that was just made and that nobody else owns.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: sockaddr_nl is plain data for which all zeroes is a value.
-        let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-        addr.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-        addr.nl_groups = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
-        // SAFETY: the pointer and the length describe a local that outlives the call.
-        cvt(unsafe {
-            let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
-            libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len)
-        })?;
+        let socket = netlink::open((libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32)?;
         Ok(AddressWatch { socket })
     }
 

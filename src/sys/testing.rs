@@ -5,9 +5,25 @@ use std::process::Command;
 /// Set in the environment of such a process.
 pub(crate) const MARK: &str = "CALAMARY_TEST_CHILD";
 
+/// This test program, to be run again: under the emulator that CALAMARY_TEST_RUNNER names with its options, should one be
+/// needed (cross/test.sh).
+pub(crate) fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let runner = std::env::var("CALAMARY_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
 /// Runs the ignored test `name` in a process of its own with `env` set, and fails with its output if it fails.
 pub(crate) fn in_child(name: &str, env: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = this_program()
         .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
         .env(MARK, "1")
         .envs(env.iter().copied())

@@ -4,6 +4,7 @@
 //! outcomes, so that a caller that has only the first bytes of a message knows whether to wait for more; none may panic
 //! or allocate without a limit, whatever the peer sends.
 
+pub mod basic;
 pub mod cursor;
 pub mod dns;
 pub mod http1;

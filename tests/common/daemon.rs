@@ -78,6 +78,15 @@ impl Daemon {
         Self::launch(dir, &all)
     }
 
+    /// Starts another build of the daemon, which `command` runs up to its arguments, and waits until it listens.
+    pub fn start_by(mut command: Command, config: &str, ports: &[u16]) -> Daemon {
+        let dir = TempDir::new();
+        command.arg("-f").arg(dir.write("config.yml", config));
+        let mut daemon = Self::launch_command(dir, command);
+        daemon.wait_listening(ports);
+        daemon
+    }
+
     /// Starts the process with no `-f`.
     pub fn spawn_without_file(args: &[&str]) -> Daemon {
         Self::launch(TempDir::new(), args)

@@ -10,6 +10,7 @@ use super::list::{List, ListBuilder, Source};
 use super::name::NamePattern;
 use super::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, MAX_RULES, NameValue, PortRange, RuleSpec, Ruleset, Term,
+    UserValue,
 };
 use super::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
 
@@ -70,6 +71,10 @@ pub(super) fn field(text: &str) -> FieldSpec {
             _ => EchValue::Any,
         })),
         "dns" => FieldSpec::Dns(terms(values, name)),
+        "user" => FieldSpec::User(terms(values, |v| match v {
+            "none" => UserValue::None,
+            name => UserValue::name(name),
+        })),
         _ => panic!("{key}"),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::decide::rules::{AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, RuleSpec, Term};
+use crate::decide::rules::{
+    AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, RuleSpec, Term, UserValue,
+};
 use crate::decide::{Action, Ech, Facts, Known, L5, RuleId, Verdict};
 
 /// The verdict on facts none of which is unknown. `redirect_anywhere` is for a redirect that was given before the
@@ -70,6 +72,14 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
             NameValue::None => false,
             NameValue::Pattern(pattern) => pattern.matches(name),
             NameValue::List(list) => list.contains_name(name),
+        }),
+        FieldSpec::User(terms) if facts.user == Known::Absent => {
+            let none = |negated| terms.iter().any(|t| t.negated == negated && t.value == UserValue::None);
+            none(false) && !none(true)
+        }
+        FieldSpec::User(terms) => list(terms, facts.user.is(), |value, user| match value {
+            UserValue::None => false,
+            UserValue::Name(name) => name.to_lowercase() == user.to_lowercase(),
         }),
     }
 }

@@ -37,6 +37,7 @@ impl Random {
 const INDEPENDENT: &[&[&str]] = &[
     &["src=10.9.0.1"],
     &["sport=5001"],
+    &["user=alice"],
     &["port=1001 1003"],
     &["dest=10.0.0.1 10.0.0.3 10.0.0.5 10.0.0.7", "dest=10.0.0.2 10.0.0.3 10.0.0.6 10.0.0.7"],
     &["dns=n1.test n3.test", "dns=n2.test n3.test"],
@@ -67,6 +68,15 @@ const WORLDS: &[&str] = &[
 const CORRELATED: &[&[&str]] = &[
     &["src=10.9.0.0/24", "src=!10.9.0.1", "src=10.9.0.1 10.9.0.0"],
     &["sport=5001", "sport=!5001", "sport=5000-5001"],
+    &[
+        "user=alice",
+        "user=!alice",
+        "user=none",
+        "user=!none",
+        "user=none Alice",
+        "user=alice !bob",
+        "user=bob none !none",
+    ],
     &["port=1001 1003", "port=!1001", "port=1000-1002 !1001", "port=1-999"],
     &[
         "dest=10.0.0.0/30",
@@ -95,6 +105,7 @@ type Values<T> = Vec<Known<T>>;
 struct Universe {
     src: Values<IpAddr>,
     sport: Values<u16>,
+    user: Values<Box<str>>,
     port: Values<u16>,
     dest: Values<IpAddr>,
     name: Values<Box<str>>,
@@ -128,6 +139,11 @@ impl Universe {
         Universe {
             src: (0..2).map(|b| addr(format!("10.9.0.{b}"))).collect(),
             sport: vec![Known::Is(5000), Known::Is(5001)],
+            user: if independent {
+                vec![Known::Is("alice".into()), Known::Absent]
+            } else {
+                vec![Known::Is("Alice".into()), Known::Is("bob".into()), Known::Absent]
+            },
             port: (1000..1004).map(Known::Is).chain([Known::Absent]).collect(),
             dest,
             name: (0..4).map(|b| Known::Is(format!("n{b}.test").into())).chain([Known::Absent]).collect(),
@@ -148,6 +164,7 @@ impl Universe {
         Facts {
             src: *random.pick(&self.src),
             sport: *random.pick(&self.sport),
+            user: random.pick(&self.user).clone(),
             dest: *random.pick(&self.dest),
             port: *random.pick(&self.port),
             name: random.pick(&self.name).clone(),
@@ -199,6 +216,7 @@ impl Universe {
             .collect();
         out = step(out, &self.src, |f| &mut f.src);
         out = step(out, &self.sport, |f| &mut f.sport);
+        out = step(out, &self.user, |f| &mut f.user);
         out = step(out, &self.port, |f| &mut f.port);
         out = step(out, &self.dest, |f| &mut f.dest);
         step(out, &self.name, |f| &mut f.name)
@@ -213,6 +231,9 @@ impl Universe {
         }
         if !asked(|f| matches!(f, FieldSpec::Sport(_))) {
             out.sport.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::User(_))) {
+            out.user.truncate(1);
         }
         if !asked(|f| matches!(f, FieldSpec::Dns(_))) {
             out.name.truncate(1);
@@ -241,7 +262,10 @@ fn random_rules(random: &mut Random, pool: &[&[&str]]) -> Vec<RuleSpec> {
 /// The facts that `need` obtains, moved from `truth`.
 fn obtain(facts: &mut Facts, truth: &Facts, need: Need) {
     match need {
-        Need::Given => (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4),
+        Need::Given => {
+            (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4);
+            facts.user = truth.user.clone();
+        }
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();

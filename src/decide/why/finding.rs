@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use crate::decide::list::{List, Source};
 use crate::decide::predicate::list_matches;
-use crate::decide::rules::{AddrValue, EchValue, FieldSpec, L3, NameValue, PortRange, Term};
+use crate::decide::rules::{
+    AddrValue, EchValue, FieldSpec, L3, NameValue, PortRange, Term, UserValue, fold_user,
+};
 use crate::decide::worlds::Worlds;
 use crate::decide::{Ech, Facts, Known, L4, L5, Need};
 
@@ -68,6 +70,13 @@ impl Finding {
                 let name = map_ref(&facts.name, |name| &**name);
                 judge("dns", "dns", Need::FirstBytes, terms, name, |value, name| find_name(value, name))
             }
+            FieldSpec::User(terms) if facts.user == Known::Absent => userless(terms),
+            FieldSpec::User(terms) => {
+                let user = map_ref(&facts.user, |user| &**user);
+                judge("user", "user", Need::Given, terms, user, |value, user| {
+                    value.is(&fold_user(user)).then(|| value.show())
+                })
+            }
         }
     }
 
@@ -127,6 +136,16 @@ fn nameless(terms: &[Term<NameValue>]) -> Finding {
         (State::Matched, "dns is none")
     } else {
         (State::Failed, "dns: there is no trusted name, so no name matches, negated or not")
+    };
+    Finding::remark(text, state)
+}
+
+fn userless(terms: &[Term<UserValue>]) -> Finding {
+    let none = |negated: bool| terms.contains(&Term { negated, value: UserValue::None });
+    let (state, text) = if none(false) && !none(true) {
+        (State::Matched, "user is none")
+    } else {
+        (State::Failed, "user: the client was not asked who it is, so no user matches, negated or not")
     };
     Finding::remark(text, state)
 }
@@ -248,6 +267,10 @@ show! {
         AddrValue::Net(net) if net.prefix_len() == net.max_prefix_len() => shown(&net.addr()),
         AddrValue::Net(net) => shown(net),
         AddrValue::List(list) => format!("${}", list.variable()),
+    };
+    UserValue: |value| match value {
+        UserValue::None => "none",
+        UserValue::Name(name) => name,
     };
     NameValue: |value| match value {
         NameValue::None => shown(&"none"),

@@ -7,8 +7,20 @@ use crate::decide::name::normalise;
 use crate::decide::{Ech, Facts, Known, L4, L5};
 
 /// The keys, as the fields of a rule.
-const KEYS: [&str; 11] =
-    ["src", "dest", "port", "sport", "protoL3", "protoL4", "protoL5", "encrypted", "dns", "ech", "esni"];
+const KEYS: [&str; 12] = [
+    "src",
+    "dest",
+    "port",
+    "sport",
+    "protoL3",
+    "protoL4",
+    "protoL5",
+    "encrypted",
+    "dns",
+    "ech",
+    "esni",
+    "user",
+];
 const ALIASES: [(&str, &str); 3] =
     [("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
 const L4_WORDS: &[(&str, L4)] = &[("tcp", L4::Tcp), ("udp", L4::Udp)];
@@ -35,7 +47,7 @@ const BOOL_WORDS: &[(&str, bool)] = &[
 
 /// Parses facts: `key=value`, separated by blanks, each key once. What is not given stays unknown, except what follows:
 /// `protoL4` from `protoL5`, and no ECH or ESNI where there is no ClientHello. `dns=none` is traffic without a trusted
-/// name. `protoL3` and `encrypted` may be given beside `dest` and `protoL5`, from which they follow.
+/// name, `user=none` a client that was not asked who it is. `protoL3` and `encrypted` may be given beside `dest` and `protoL5`, from which they follow.
 ///
 /// # Errors
 /// What is wrong, with what is accepted: for people.
@@ -65,6 +77,8 @@ pub fn parse_facts(text: &str) -> Result<Facts, String> {
             "protoL5" => facts.l5 = Known::Is(one_of(key, value, L5_WORDS)?),
             "encrypted" => encrypted = Some(one_of(key, value, BOOL_WORDS)?),
             "ech" => facts.ech = Known::Is(one_of(key, value, ECH_WORDS)?),
+            "user" if value.eq_ignore_ascii_case("none") => facts.user = Known::Absent,
+            "user" => facts.user = Known::Is(value.into()),
             "esni" => facts.esni = Known::Is(one_of(key, value, BOOL_WORDS)?),
             _ => facts.name = name(value)?,
         }
@@ -212,6 +226,9 @@ mod tests {
         };
         assert_eq!(facts, Ok(want));
         assert_eq!(parse_facts(""), Ok(Facts::default()));
+        let of_user = |user| Ok(Facts { user, ..Facts::default() });
+        assert_eq!(parse_facts("user=Alice"), of_user(Known::Is("Alice".into())));
+        assert_eq!(parse_facts("user=none"), of_user(Known::Absent));
         let udp = parse_facts("protocol5=DNS protoL4=udp sport=5 encrypted=no dns=none").unwrap();
         assert_eq!(
             (udp.l4, udp.name, udp.ech, udp.esni),

@@ -5,6 +5,7 @@ use super::exchanging::Exchanging;
 use super::lingering::Lingering;
 use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
+use super::verifying::Verifying;
 use crate::relay::Loan;
 use crate::session::Machine;
 
@@ -28,6 +29,8 @@ pub(super) enum Stage<M> {
     Talking(Box<M>),
     /// The session waits for TLS with the client.
     Securing(Box<M>),
+    /// The session waits for the word on credentials.
+    Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
     Resolving(Resolving<M>),
     /// The session waits for a connection to the server.
@@ -48,8 +51,20 @@ impl<M: Machine> Stage<M> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
             | Stage::Securing(session)
+            | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
             | Stage::Dialling(session, _) => Some(session),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
+    /// Takes the check that is under way: the stage is then over.
+    pub fn take_verifying(&mut self) -> Option<Verifying<M>> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Verifying(verifying) => Some(verifying),
             stage => {
                 *self = stage;
                 None

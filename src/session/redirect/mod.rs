@@ -62,6 +62,7 @@ impl Machine for Redirection {
     type Record = Kept;
 
     const EXCHANGES: bool = false;
+    const VERIFIES: bool = false;
     const RESOLVES: bool = false;
 
     fn new(plan: Arc<RedirectPlan>, _listener: &Listener, client: SocketAddr, _now: Instant) -> Self {

@@ -1,5 +1,6 @@
 //! Conversations with the session machine under a fake clock: what happens on the left, what the session does on the right.
 
+mod authentication;
 mod connect;
 #[cfg(feature = "tls")]
 mod https;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::{Budget, Closing, Env, Machine, Report, Session, Step, Wire};
 use crate::accept::Wish;
+use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
@@ -44,6 +46,8 @@ enum In<'a> {
     Secured,
     /// It does not, or the client's stream broke.
     Closes(CloseReason),
+    /// The word on the credentials.
+    Verified(Verification),
     /// The resolver's answer.
     Addrs(&'a [&'a str]),
     /// The resolver found nothing.
@@ -158,6 +162,7 @@ impl Simulation {
             In::Secured => session.secured(env),
             In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
+            In::Verified(verification) => session.verified(verification, env),
             In::Addrs(addrs) => {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
@@ -177,6 +182,7 @@ impl Simulation {
                 let until = (securing.until - self.start).as_millis();
                 format!("secure {} until {until}", securing.received.len())
             }
+            Step::Verify(credentials) => format!("verify {credentials:?}"),
             Step::Resolve(name) => format!("resolve {name}"),
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))

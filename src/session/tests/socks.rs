@@ -233,3 +233,48 @@ fn the_whole_conversation_has_one_deadline() {
     asks(&plan, &[(Eof, "close client_gone: quiet")]);
     asks(&plan, &[(Bytes(some), "read until 1000"), (Eof, "close client_gone: quiet")]);
 }
+
+#[test]
+fn users_are_asked_who_they_are_before_what_they_want() {
+    use crate::auth::Verification::{Right, Unavailable, Wrong};
+    const VERIFY: &str = r#"verify Credentials { name: "alice", .. }"#;
+    let users = "users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+    let plan = config(&format!("mode: socks5, {users}"), &["action: accept, user: alice"]);
+    let password: &[u8] = b"\x01\x05alice\x06secret";
+    let asked = || talk(&plan, &[(Start, "read until 1000"), (Bytes(GREETING), "0502, read until 1000")]);
+    let dialled = (Bytes(LITERAL), "Accept 0, dial 198.51.100.2:443");
+    go_on(
+        &mut asked(),
+        &[
+            (Pause(400), ""),
+            (Slowly(password), VERIFY),
+            // The check takes its time, and that is not the client's.
+            (Pause(5000), ""),
+            (Verified(Right), "0100, read until 6400"),
+            dialled,
+            (Connected, &format!("{GRANTED}, tunnel 0")),
+        ],
+    );
+    for (verification, reason) in [(Wrong, "unauthenticated"), (Unavailable, "limit")] {
+        let expected = format!("close {reason}: 0101");
+        go_on(&mut asked(), &[(Bytes(password), VERIFY), (Verified(verification), &expected)]);
+    }
+    // In one segment, and the request behind it.
+    let all = [GREETING, password, LITERAL].concat();
+    talk(
+        &plan,
+        &[
+            (Start, "read until 1000"),
+            (Bytes(&all), &format!("0502, {VERIFY}")),
+            (Verified(Right), "Accept 0, 0100, dial 198.51.100.2:443"),
+        ],
+    );
+    // Who cannot say it, says it in another way, or not in time.
+    talk(&plan, &[(Start, "read until 1000"), (Bytes(b"\x05\x01\x00"), "close unauthenticated: 05ff")]);
+    go_on(&mut asked(), &[(Bytes(LITERAL), "close bad_request: reset")]);
+    go_on(
+        &mut asked(),
+        &[(Bytes(&password[..5]), "read until 1000"), (Silence, "close process_timeout: reset")],
+    );
+    go_on(&mut asked(), &[(Eof, "close client_gone: quiet")]);
+}

@@ -3,6 +3,11 @@
 
 use super::*;
 
+/// Listeners that ask.
+const USERS: &str = "http, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+const SOCKS_USERS: &str =
+    "socks5, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+
 /// Steps of one conversation; more than any can have without its client sending on.
 const MOST: usize = 64;
 
@@ -34,7 +39,7 @@ fn configs() -> Vec<String> {
             "action: accept, dns: '*.example.com', port: 443",
         ],
     ];
-    let modes = ["transparent", "http", "proxyproto", "socks5"];
+    let modes = ["transparent", "http", "proxyproto", "socks5", USERS, SOCKS_USERS];
     let targets = ["auto", "original", "name"];
     let all = modes.iter().flat_map(|mode| targets.iter().map(move |target| (mode, target)));
     all.flat_map(|(mode, target)| {
@@ -44,12 +49,14 @@ fn configs() -> Vec<String> {
 }
 
 fn messages() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 17] = [
+    let texts: [&[u8]; 20] = [
         b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"CONNECT 198.51.100.2:443 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://a.blocked.example/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"POST http://203.0.113.7/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET http://www.example.com/ HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWxpY2U6eA==\r\n\r\n",
+        b"CONNECT 198.51.100.2:443 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YWxpY2U6eA==\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
         b"PROXY TCP4 192.0.2.1 198.51.100.2 51234 443\r\n",
         b"PROXY UNKNOWN\r\n",
@@ -58,6 +65,7 @@ fn messages() -> Vec<Vec<u8>> {
         b"\x05\x01\x00\x03\x11a.blocked.example\x01\xbb",
         b"\x05\x01\x00\x01\xc6\x33\x64\x02\x01\xbb",
         b"\x05\x03\x00\x01\0\0\0\0\0\0",
+        b"\x05\x02\x00\x02\x01\x05alice\x06secret",
         b"SSH-2.0-x\r\n",
         b"GET ",
         b"\0\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01",
@@ -71,6 +79,7 @@ fn messages() -> Vec<Vec<u8>> {
 fn random_conversations_end_with_their_clients() {
     let (configs, messages) = (configs(), messages());
     let addrs = ["198.51.100.2", "203.0.113.7", "2001:db8::7", "127.0.0.1"];
+    let verifications = [Verification::Right, Verification::Wrong, Verification::Unavailable];
     let errors = [DialError::Refused, DialError::TimedOut];
     let mut ends = std::collections::BTreeSet::new();
     for seed in 1..=6000_u64 {
@@ -109,6 +118,7 @@ fn random_conversations_end_with_their_clients() {
                     0 => simulation.tell(In::Closes(CloseReason::TlsFailed)),
                     _ => simulation.tell(In::Secured),
                 },
+                Step::Verify(_) => simulation.tell(In::Verified(*random.pick(&verifications))),
                 Step::Resolve(_) => match random.below(4) {
                     0 => simulation.tell(In::NoAddrs(ResolveError::NotFound)),
                     1 => simulation.tell(In::NoAddrs(ResolveError::Failed)),

@@ -27,7 +27,7 @@ pub use authority::{Authority, Host};
 pub use body::{Body, MAX_CHUNK_EXTENSION, MAX_TRAILERS, Malformed};
 pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH};
 pub use reply::{ESTABLISHED, redirect, reply, reply_to};
-pub use request::{Reject, Request, Target, forward_request, parse_request, parse_request_and_host};
+pub use request::{Reject, Request, Secret, Target, forward_request, parse_request, parse_request_and_host};
 pub use response::{Response, forward_response, parse_response};
 
 /// How the end of a message's body is known (RFC 9112 §6.3).

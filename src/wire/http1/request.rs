@@ -1,6 +1,6 @@
 //! Requests: from a client's head to what is wanted, and to the head that its server gets.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::head::{
     self, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, connection_options, end_to_end, has_option, list,
@@ -56,7 +56,24 @@ pub struct Request {
     /// The client waits for a 100 before it sends the body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
     /// The one Proxy-Authorization field.
-    pub proxy_authorization: Option<Box<str>>,
+    pub proxy_authorization: Option<Secret>,
+}
+
+/// A field's value that nobody may read in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// The value as sent.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// Why a request is refused, and the status that says so.
@@ -135,7 +152,7 @@ pub fn parse_request_and_host(head: &[u8]) -> Result<(Request, Result<(), Reject
         host_header,
         expects_continue,
         proxy_authorization: proxy_authorization
-            .map(|value| std::str::from_utf8(value).map(Box::from))
+            .map(|value| std::str::from_utf8(value).map(|text| Secret(text.into())))
             .transpose()
             .map_err(|_| bad("an invalid Proxy-Authorization"))?,
     };

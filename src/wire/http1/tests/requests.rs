@@ -1,6 +1,7 @@
 //! What a request says, and what its server gets of it.
 
 use super::*;
+use crate::wire::http1::Secret;
 
 #[test]
 fn targets() {
@@ -123,7 +124,7 @@ fn single_fields() {
     );
     assert_eq!(got.host_header.as_deref(), Some("B:1"));
     assert!(got.expects_continue);
-    assert_eq!(got.proxy_authorization.as_deref(), Some("Basic eDp5"));
+    assert_eq!(got.proxy_authorization.as_ref().map(Secret::text), Some("Basic eDp5"));
     let got = request("GET http://a/ HTTP/1.0\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!((got.host_header, got.expects_continue, got.proxy_authorization), (None, false, None));
     assert_eq!(request("GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n").host_header, None);

@@ -1,0 +1,286 @@
+//! The programs that cross/build.sh made, each on the CPU that it is for: qemu-user emulates the CPU, the kernel and the
+//! network are this machine's. What is asserted here is behaviour that another CPU, another libc or another clock could
+//! change; all the rest is the other tests' business.
+//!
+//! CALAMARY_ROUTER_BUILDS is the folder that cross/build.sh wrote. Timings under emulation mean nothing.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use common::client::{End, Http, connect, expect_bytes, read_end};
+use common::daemon::{self, Daemon, text};
+use common::dns::NameServer;
+use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, SERVER4, SERVER6, at};
+use common::origin::{Origin, finish};
+use common::tls::{ALERT_UNRECOGNIZED_NAME, hello};
+use common::{TempDir, free_port, have, skip, wait_for};
+
+/// What cross/build.sh can build for, the emulator, and the oldest of its CPUs that must do.
+const CPUS: [(&str, &str, &str); 8] = [
+    ("x86_64-unknown-linux-musl", "qemu-x86_64", "qemu64"),
+    ("aarch64-unknown-linux-musl", "qemu-aarch64", "cortex-a53"),
+    ("armv7-unknown-linux-musleabihf", "qemu-arm", "cortex-a7"),
+    ("arm-unknown-linux-musleabi", "qemu-arm", "arm1136"),
+    ("armv5te-unknown-linux-musleabi", "qemu-arm", "arm926"),
+    ("mips-unknown-linux-musl", "qemu-mips", "24Kc"),
+    ("mipsel-unknown-linux-musl", "qemu-mipsel", "24Kc"),
+    ("riscv64gc-unknown-linux-musl", "qemu-riscv64", "rv64"),
+];
+
+/// The daemon as it was built for one CPU.
+struct Build {
+    triple: &'static str,
+    emulator: &'static str,
+    cpu: &'static str,
+    program: PathBuf,
+}
+
+impl Build {
+    fn is_emulated(&self) -> bool {
+        !(self.triple.starts_with("x86_64") && cfg!(target_arch = "x86_64"))
+    }
+
+    /// The program on its CPU.
+    fn command(&self) -> Command {
+        if self.is_emulated() { self.emulated() } else { Command::new(&self.program) }
+    }
+
+    /// The program in an emulator, whatever this machine's CPU.
+    fn emulated(&self) -> Command {
+        let mut command = Command::new(self.emulator);
+        command.args(["-cpu", self.cpu]).arg(&self.program);
+        command
+    }
+
+    /// Runs it to its end.
+    fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+/// Every build that there is, or none: then this says why, loudly.
+fn builds() -> Vec<Build> {
+    let Some(folder) = std::env::var_os("CALAMARY_ROUTER_BUILDS").map(PathBuf::from) else {
+        skip("set CALAMARY_ROUTER_BUILDS to the folder that cross/build.sh wrote");
+        return Vec::new();
+    };
+    let builds: Vec<Build> = CPUS
+        .map(|(triple, emulator, cpu)| Build {
+            triple,
+            emulator,
+            cpu,
+            program: folder.join(triple).join("calamary"),
+        })
+        .into_iter()
+        .filter(|build| build.program.exists())
+        .collect();
+    assert!(!builds.is_empty(), "no builds in {}", folder.display());
+    if let Some(missing) = builds.iter().find(|build| !have(build.emulator)) {
+        skip(&format!("needs {} (Debian package qemu-user)", missing.emulator));
+        return Vec::new();
+    }
+    builds
+}
+
+const RULES: &str = "
+rules:
+  - {dns: '*.blocked.example', action: deny}
+  - {protoL5: tls, action: accept}
+";
+
+#[test]
+fn what_it_prints_is_the_same_on_every_cpu() {
+    let dir = TempDir::new();
+    let good = dir.write("good.yml", format!("listen:\n  - {{mode: http, port: 4130}}\n{RULES}"));
+    let bad = dir
+        .write("bad.yml", "listen: [{mode: http, port: 99999}]\nrules: [{dest: 10.0.0.0/33, action: x}]\n");
+    let [good, bad] = [&good, &bad].map(|path| path.to_str().unwrap());
+    for build in builds() {
+        for args in [
+            &["-V"][..],
+            &["--help"],
+            &["--print-config"],
+            &["-f", good, "-v"],
+            &["-f", bad, "-v"],
+            &[
+                "-f",
+                good,
+                "--why",
+                "src=192.168.1.20 dest=192.0.2.1 port=443 dns=a.blocked.example protoL5=tls",
+            ],
+            &["-f", good, "--why", "src=fd00::20 dest=2001:db8::1 port=443 dns=www.example.com protoL5=tls"],
+        ] {
+            let (here, there) = (daemon::run(args), build.run(args));
+            assert_eq!(text(&there), text(&here), "{} {args:?}", build.triple);
+            assert_eq!(there.status.code(), here.status.code(), "{} {args:?}", build.triple);
+        }
+        assert_eq!(build.run(&["-f", good, "-v"]).status.code(), Some(0), "{}", build.triple);
+        assert_eq!(build.run(&["-f", bad, "-v"]).status.code(), Some(2), "{}", build.triple);
+    }
+}
+
+/// A client whose hello names `name`: let through to an echoing server, or refused with the alert.
+fn tls_session(to: &str, name: &str, allowed: bool) {
+    let mut stream = connect(to);
+    stream.write_all(&hello(name)).unwrap();
+    if allowed {
+        expect_bytes(&mut stream, &hello(name));
+        // More than the relay copies before it splices.
+        let bytes = common::pattern(300_000, 5);
+        let mut writer = stream.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                writer.write_all(&bytes).unwrap();
+                finish(&writer);
+            });
+            expect_bytes(&mut stream, &bytes);
+        });
+        assert_eq!(read_end(&mut stream), End::Closed(vec![]));
+    } else {
+        assert_eq!(read_end(&mut stream), End::Closed(ALERT_UNRECOGNIZED_NAME.to_vec()));
+    }
+}
+
+/// qemu-user does not hand SO_ORIGINAL_DST on to the kernel: under it every redirected connection is one whose
+/// destination was lost, which the name in its hello replaces. Where no emulator is needed, the nameserver isn't, either.
+#[test]
+fn redirected_sessions_are_let_through_or_refused_by_name() {
+    const PORT: u16 = 4128;
+    for build in builds() {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        lab.redirect("443", PORT);
+        let config = format!(
+            "listen:\n  - {{mode: transparent, ip4: ['0.0.0.0'], ip6: ['::'], port: {PORT}}}\n\
+             dnsNameservers: ['{DNS4}']\n{RULES}"
+        );
+        let daemon = lab.router.run(|| Daemon::start_by(build.command(), &config, &[PORT]));
+        let names = lab.server.run(|| {
+            NameServer::with(
+                &at(DNS4, 53),
+                &[("four.example.com", &[SERVER4]), ("six.example.com", &[SERVER6])],
+            )
+        });
+        for (client, server, name) in
+            [(CLIENT4, SERVER4, "four.example.com"), (CLIENT6, SERVER6, "six.example.com")]
+        {
+            let server = at(server, 443);
+            let _origin = lab.server.run(|| Origin::echo(&server));
+            lab.client.run(|| {
+                tls_session(&server, name, true);
+                tls_session(&server, "ads.blocked.example", false);
+            });
+            daemon.wait_log(&[
+                &format!("=> {server} | Accept | rule=1"),
+                &format!("proto=tls name={name} tls=1.3"),
+            ]);
+            daemon.wait_log(&[&format!("| {client} => "), "| Denied | rule=0", "name=ads.blocked.example"]);
+        }
+        assert_eq!(names.questions().is_empty(), !build.is_emulated(), "{}", build.triple);
+    }
+}
+
+#[test]
+fn the_daemon_serves_connect_counts_reloads_and_drains() {
+    for build in builds() {
+        let (port, metrics) = (free_port(), free_port());
+        let config = format!(
+            "listen:\n  - {{mode: http, port: {port}}}\noutput: {{allowLocal: true}}\ntimeout: {{drain: 15000}}\n\
+             metrics: {{enabled: true, port: {metrics}}}\n{RULES}"
+        );
+        let mut daemon = Daemon::start_by(build.command(), &config, &[port, metrics]);
+        let origin = Origin::echo("127.0.0.1:0");
+        let tunnel = |name: &str| {
+            let mut http = Http::connect(("127.0.0.1", port));
+            http.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+            assert_eq!(http.head().status, 200);
+            let mut stream = http.into_stream();
+            stream.write_all(&hello(name)).unwrap();
+            stream
+        };
+        let refused = |name| read_end(&mut tunnel(name)) == End::Closed(ALERT_UNRECOGNIZED_NAME.to_vec());
+        let mut running = tunnel("www.example.com");
+        expect_bytes(&mut running, &hello("www.example.com"));
+        assert!(refused("ads.blocked.example"), "{}", build.triple);
+
+        let metrics =
+            || Http::connect(("127.0.0.1", metrics)).ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").text();
+        wait_for("the counters", || {
+            let text = metrics();
+            let has = |line: &str| text.lines().any(|l| l == line);
+            (has("calamary_rule_actions{action=\"accept\"} 1")
+                && has("calamary_rule_actions{action=\"deny\"} 1"))
+            .then_some(())
+        });
+
+        daemon.reload("listen: [");
+        daemon.wait_log(&["| ERROR |"]);
+        daemon.reload(&config.replace("blocked", "example"));
+        daemon.wait_log(&["Reloaded: 2 rules"]);
+        assert!(refused("www.example.example"), "{}", build.triple);
+
+        daemon.signal(libc::SIGTERM);
+        wait_for("the listener to close", || (!daemon.listens_on(port)).then_some(()));
+        assert!(daemon.is_running(), "it did not wait for the running session");
+        running.write_all(b"last words").unwrap();
+        expect_bytes(&mut running, b"last words");
+        drop(running);
+        let status = daemon.wait_exit(common::PATIENCE).expect("it did not stop");
+        assert_eq!(status.code(), Some(0), "{}", build.triple);
+    }
+}
+
+/// The library that gives an emulated program another time of day.
+fn clock_library() -> Option<&'static Path> {
+    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    if !have("cc") {
+        skip("needs cc");
+        return None;
+    }
+    let (_, path) = LIBRARY.get_or_init(|| {
+        let dir = TempDir::new();
+        let path = dir.0.join("clock.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated/clock.c");
+        let output = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([&path, &source])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        (dir, path)
+    });
+    Some(path)
+}
+
+#[test]
+fn clocks_beyond_2038_and_in_1970_are_shown_and_end_nothing() {
+    let Some(library) = clock_library() else { return };
+    // A router without a battery starts in 1970; and 32 bits of seconds are full in 2038.
+    for (clock, date) in [("7200", "1970-01-01"), ("2209032000", "2040-01-01")] {
+        for build in builds() {
+            let port = free_port();
+            let config =
+                format!("listen:\n  - {{mode: http, port: {port}}}\noutput: {{allowLocal: true}}\n{RULES}");
+            let mut command = build.emulated();
+            command.env("LD_PRELOAD", library).env("CALAMARY_TEST_CLOCK", clock).env("TZ", "UTC");
+            let mut daemon = Daemon::start_by(command, &config, &[port]);
+            let origin = Origin::echo("127.0.0.1:0");
+            for (name, verdict) in [("www.example.com", "Accept"), ("ads.blocked.example", "Denied")] {
+                let mut http = Http::connect(("127.0.0.1", port));
+                http.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr));
+                assert_eq!(http.head().status, 200);
+                let mut stream = http.into_stream();
+                stream.write_all(&hello(name)).unwrap();
+                finish(&stream);
+                let _ = read_end(&mut stream);
+                let line = daemon.wait_log(&[verdict, &format!("name={name}")]);
+                assert!(line.starts_with(date), "{}: {line}", build.triple);
+            }
+            assert_eq!(daemon.stop().code(), Some(0), "{}", build.triple);
+        }
+    }
+}
