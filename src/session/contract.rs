@@ -54,7 +54,7 @@ pub trait Machine: Debug + Send + Sized + 'static {
         true
     }
 
-    /// Whether nothing is under way: the client may ask for something, or not.
+    /// Whether nothing is under way: the client was served, and may ask for something more, or not.
     fn is_idle(&self) -> bool {
         false
     }
