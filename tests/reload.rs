@@ -13,7 +13,7 @@ use common::client::{End, Http, connect_via_proxy_header, expect_bytes, is_open,
 use common::daemon::Daemon;
 use common::dns::NameServer;
 use common::origin::{Origin, finish};
-use common::{free_port, process, wait_for};
+use common::{TempDir, free_port, process, wait_for};
 
 fn config(ports: &[u16], rules: &str) -> String {
     let listeners: String = ports.iter().map(|p| format!("  - {{mode: proxyproto, port: {p}}}\n")).collect();
@@ -89,6 +89,36 @@ fn new_rules_count_for_new_sessions_and_running_ones_keep_theirs() {
     expect_bytes(&mut old, b"still");
     daemon.reload(&config(&[port], ACCEPT));
     wait_for("the old rules", || is_accepted(port, &origin).then_some(()));
+}
+
+#[test]
+fn a_changed_list_file_counts_from_the_next_reload_on_and_a_broken_one_never() {
+    let (port, dir) = (free_port(), TempDir::new());
+    let list = dir.write("list.txt", "192.0.2.1\n");
+    let config = config(&[port], "  - {dest: $list, action: deny}\n  - {action: accept}\n")
+        + &format!("vars: [{{name: list, file: '{}'}}]\n", list.display());
+    let daemon = Daemon::start(&config, &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    assert!(is_accepted(port, &origin));
+
+    dir.write("list.txt", "192.0.2.1\n127.0.0.0/8\n");
+    assert!(is_accepted(port, &origin), "a list was read although nobody asked for it");
+    daemon.reload(&config);
+    wait_for("the new list", || (!is_accepted(port, &origin)).then_some(()));
+
+    std::fs::remove_file(&list).unwrap();
+    daemon.reload(&config);
+    daemon.wait_log(&["| ERROR |", "list.txt", "cannot be read"]);
+    assert!(!is_accepted(port, &origin), "the old list went with a reload that failed");
+
+    dir.write("list.txt", "a.example\n");
+    daemon.reload(&config);
+    daemon.wait_log(&["| ERROR |", "holds names, and no address"]);
+    assert!(!is_accepted(port, &origin));
+
+    dir.write("list.txt", "192.0.2.1\n");
+    daemon.reload(&config);
+    wait_for("the mended list", || is_accepted(port, &origin).then_some(()));
 }
 
 #[test]
