@@ -3,7 +3,7 @@
 mod hash_password;
 
 pub(crate) use self::hash_password::hash_password;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use getopts::Options;
 use crate::config::{LoadOptions, Loaded};
 use crate::daemon;
 use crate::program::Program;
+use crate::sys::memory;
 
 /// Exit statuses.
 const CANNOT_RUN: u8 = 1;
@@ -39,8 +40,11 @@ pub fn main<P: Program>(args: impl IntoIterator<Item = String>) -> ExitCode {
     if let Some(status) = P::without_configuration(&given) {
         return status;
     }
+    // Before anything large is read.
+    memory::map_large_blocks();
     let source = Source::of(given.opt_str("config"), Path::new(P::DEFAULT_PATH));
-    let options = LoadOptions { debug: given.opt_present("debug") };
+    let options =
+        LoadOptions { debug: given.opt_present("debug"), progress: std::io::stderr().is_terminal() };
     let loaded = match P::load(&source, options) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse::<P>(&[problems.to_string()]),

@@ -313,6 +313,43 @@ fn why_names_the_list_and_the_line_of_a_hit() {
 }
 
 #[test]
+fn a_long_list_shows_its_progress_on_a_terminal_only() {
+    let dir = TempDir::new();
+    let names: String = (0..200_000).map(|i| format!("host{i}.example\n")).collect();
+    let list = dir.write("long.txt", format!("{names}@@||host7.example^\n||x^$popup\n"));
+    let config = dir.write(
+        "config.yml",
+        format!(
+            "listen:\n  - {{mode: http, port: 4130}}\nvars:\n  - {{name: ads, file: '{}'}}\nrules:\n  - {{dns: $ads, action: deny}}\n  - {{action: accept}}\n",
+            list.display()
+        ),
+    );
+    let plain = run(&["-f", config.to_str().unwrap(), "-v"]);
+    assert_eq!(status(&plain), 0, "{}", text(&plain));
+    let summary = "$ads: 200000 names and 0 addresses from";
+    assert!(text(&plain).contains(summary) && text(&plain).contains("1 exceptions"), "{}", text(&plain));
+    assert!(!text(&plain).contains("\x1b[K"), "{}", text(&plain));
+
+    // util-linux: runs a command on a terminal of its own.
+    let command = format!("{} -f {} -v", env!("CARGO_BIN_EXE_calamary"), config.display());
+    if !have("script") {
+        return skip("needs script");
+    }
+    let terminal =
+        std::process::Command::new("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+    let shown = text(&terminal);
+    assert!(shown.contains(summary), "{shown}");
+    for part in ["\r\x1b[Kreading ", "line 65536", "\r\x1b[Kstoring "] {
+        assert!(shown.contains(part), "no {part:?}: {shown}");
+    }
+    let last = shown.rfind("\x1b[K").unwrap();
+    assert!(
+        shown[last..].starts_with("\x1b[KConfig") || shown[last..].starts_with("\x1b[K\r"),
+        "it stays: {shown}"
+    );
+}
+
+#[test]
 fn the_default_configuration_is_printed_commented_and_valid() {
     let output = run(&["--print-config"]);
     assert_eq!(status(&output), 0);

@@ -13,7 +13,7 @@ use common::client::{End, Http, connect_via_proxy_header, expect_bytes, is_open,
 use common::daemon::Daemon;
 use common::dns::NameServer;
 use common::origin::{Origin, finish};
-use common::{free_port, process, wait_for};
+use common::{TempDir, free_port, process, wait_for};
 
 fn config(ports: &[u16], rules: &str) -> String {
     let listeners: String = ports.iter().map(|p| format!("  - {{mode: proxyproto, port: {p}}}\n")).collect();
@@ -92,6 +92,36 @@ fn new_rules_count_for_new_sessions_and_running_ones_keep_theirs() {
 }
 
 #[test]
+fn a_changed_list_file_counts_from_the_next_reload_on_and_a_broken_one_never() {
+    let (port, dir) = (free_port(), TempDir::new());
+    let list = dir.write("list.txt", "192.0.2.1\n");
+    let config = config(&[port], "  - {dest: $list, action: deny}\n  - {action: accept}\n")
+        + &format!("vars: [{{name: list, file: '{}'}}]\n", list.display());
+    let daemon = Daemon::start(&config, &[port]);
+    let origin = Origin::echo("127.0.0.1:0");
+    assert!(is_accepted(port, &origin));
+
+    dir.write("list.txt", "192.0.2.1\n127.0.0.0/8\n");
+    assert!(is_accepted(port, &origin), "a list was read although nobody asked for it");
+    daemon.reload(&config);
+    wait_for("the new list", || (!is_accepted(port, &origin)).then_some(()));
+
+    std::fs::remove_file(&list).unwrap();
+    daemon.reload(&config);
+    daemon.wait_log(&["| ERROR |", "list.txt", "cannot be read"]);
+    assert!(!is_accepted(port, &origin), "the old list went with a reload that failed");
+
+    dir.write("list.txt", "a.example\n");
+    daemon.reload(&config);
+    daemon.wait_log(&["| ERROR |", "holds names, and no address"]);
+    assert!(!is_accepted(port, &origin));
+
+    dir.write("list.txt", "192.0.2.1\n");
+    daemon.reload(&config);
+    wait_for("the mended list", || is_accepted(port, &origin).then_some(()));
+}
+
+#[test]
 fn listeners_come_and_go_without_losing_a_connection() {
     let (stays, goes, comes) = (free_port(), free_port(), free_port());
     let mut daemon = Daemon::start(&config(&[stays, goes], ACCEPT), &[stays, goes]);
@@ -131,27 +161,6 @@ fn listeners_come_and_go_without_losing_a_connection() {
     expect_bytes(&mut on_goes, b"still");
     assert!(TcpStream::connect(at(goes)).is_err());
     assert!(is_accepted(comes, &origin));
-}
-
-#[test]
-fn a_listener_that_is_removed_first_serves_who_waits_in_its_backlog() {
-    const WAITING: usize = 200;
-    let (stays, goes) = (free_port(), free_port());
-    let mut daemon = Daemon::start(&config(&[stays, goes], ACCEPT), &[stays, goes]);
-    let origin = Origin::echo("127.0.0.1:0");
-    // The kernel goes on taking connections for a daemon that stands still.
-    daemon.signal(libc::SIGSTOP);
-    let mut waiting: Vec<TcpStream> =
-        (0..WAITING).map(|_| connect_via_proxy_header(at(goes), origin.addr)).collect();
-    daemon.reload(&config(&[stays], ACCEPT));
-    daemon.signal(libc::SIGCONT);
-    wait_for("the old listener to close", || (!daemon.listens_on(goes)).then_some(()));
-    for stream in &mut waiting {
-        stream.write_all(b"here").unwrap();
-        expect_bytes(stream, b"here");
-    }
-    assert!(TcpStream::connect(at(goes)).is_err());
-    assert!(daemon.is_running());
 }
 
 #[test]

@@ -262,10 +262,11 @@ fn user_value(u: &mut Unstructured<'_>) -> Result<UserValue> {
 }
 
 fn list(u: &mut Unstructured<'_>) -> Result<Arc<List>> {
-    let mut builder = ListBuilder::new("list".into(), Source::Inline);
+    let source = if u.arbitrary()? { Source::Inline } else { Source::File("list.txt".into()) };
+    let mut builder = ListBuilder::new("list".into(), source);
     for line in 0..u.int_in_range(0..=3)? {
         builder.net(u.choose(&NETS)?.parse().unwrap(), line);
-        builder.name(NamePattern::parse(u.choose(&PATTERNS)?).unwrap(), line);
+        builder.name(&NamePattern::parse(u.choose(&PATTERNS)?).unwrap(), line);
     }
     Ok(Arc::new(builder.build()))
 }

@@ -2,7 +2,8 @@
 //! are patterns.
 #![no_main]
 
-use calamary::decide::name::{MAX_NAME, NamePattern, NameSet, normalise};
+use calamary::decide::fingerprint::FingerprintSet;
+use calamary::decide::name::{Coverage, MAX_NAME, NamePattern, NameSet, normalise};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -41,6 +42,25 @@ fuzz_target!(|data: &[u8]| {
     if let Some(line) = set.find(&name) {
         assert!(patterns[line as usize].matches(&name), "line {line} does not cover {name}");
     }
+
+    // The same as fingerprints, and with every third one taken out.
+    let mut compact = FingerprintSet::default();
+    patterns.iter().for_each(|pattern| compact.push(pattern));
+    compact.finish();
+    assert_eq!(compact.contains(&name), matching.is_some());
+    let mut compact = FingerprintSet::default();
+    let (mut covered, mut out) = (false, false);
+    for (place, pattern) in patterns.iter().enumerate() {
+        if place % 3 == 2 {
+            compact.except(pattern);
+            out |= NamePattern::new(pattern.domain(), Coverage::Tree).is_ok_and(|tree| tree.matches(&name));
+        } else {
+            compact.push(pattern);
+            covered |= pattern.matches(&name);
+        }
+    }
+    compact.finish();
+    assert_eq!(compact.contains(&name), covered && !out);
 });
 
 /// The same told naively, label by label from the end.

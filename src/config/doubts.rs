@@ -1,16 +1,19 @@
 //! Rules that are allowed but hardly mean what they say: warnings only, so what cannot be told for certain is passed
 //! over in silence or, where something would slip through a deny, said too often.
 
-use super::problem::Report;
+use std::collections::HashSet;
+
+use super::problem::{Report, shown};
 use super::rules::Rule;
 use crate::decide::Action;
-use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term};
+use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term, UserValue};
 
 /// Denies by negated names that are followed through the rules behind them.
 const MAX_FOLLOWED: usize = 100;
 
-/// Warns of doubtful rules; `compiled` are the same ones. `has_users`: some listener asks its clients who they are.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, report: &mut Report) {
+/// Warns of doubtful rules; `compiled` are the same ones. `named`: everybody whom some listener lets in by name, as
+/// [`fold_user`](crate::decide::rules::fold_user) leaves it.
+pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<String>, report: &mut Report) {
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
@@ -18,8 +21,12 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, repo
                 "no traffic can match this rule: its fields exclude each other, or its variable is empty",
             );
         }
-        if let (false, Some(node)) = (has_users, rule.user) {
-            report.warn(node, "no listener has `users`: every client is `user: none`");
+        if let Some(node) = rule.user {
+            if named.is_empty() {
+                report.warn(node, "no listener has `users`: every client is `user: none`");
+            } else if let Some(name) = stranger(&rule.spec, named) {
+                report.warn(node, format!("no listener has a user `{}`", shown(name)));
+            }
         }
         let denies_any_ech = rule.spec.action == Action::Deny
             && rule
@@ -43,6 +50,18 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, repo
             report.warn(rule.dns.unwrap_or(rule.node), message);
         }
     }
+}
+
+/// The first user of `rule` whom no listener knows.
+fn stranger<'r>(rule: &'r RuleSpec, named: &HashSet<String>) -> Option<&'r str> {
+    let terms = rule.fields.iter().filter_map(|field| match field {
+        FieldSpec::User(terms) => Some(terms),
+        _ => None,
+    });
+    terms.flatten().find_map(|term| match &term.value {
+        UserValue::Name(name) if !named.contains(&**name) => Some(&**name),
+        UserValue::Name(_) | UserValue::None => None,
+    })
 }
 
 fn is_any_ech(term: &Term<EchValue>) -> bool {

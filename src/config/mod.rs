@@ -1,8 +1,9 @@
 //! From the file to the plan.
 //!
-//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`) and
-//! `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is found in one go and shown with its
-//! place, see [`Problem`]. What a key asks for and this version cannot do is an error, never passed over.
+//! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`
+//! and `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
+//! found in one go and shown with its place, see [`Problem`]. What a key asks for and this version cannot do is an error,
+//! never passed over.
 
 mod certs;
 mod decode;
@@ -11,6 +12,7 @@ pub mod list_file;
 mod listen;
 pub mod plan;
 mod problem;
+mod progress;
 pub mod redirector;
 mod rules;
 mod service;
@@ -32,7 +34,8 @@ use self::decode::{Keys, Section};
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
-use crate::decide::rules::{RuleSpec, Ruleset};
+use crate::auth::Users;
+use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
@@ -60,6 +63,8 @@ const SERVICE_KEYS: Keys = Keys { own: &["vars", "rules"], shared: service::SETT
 pub struct LoadOptions {
     /// As `debug: true`.
     pub debug: bool,
+    /// Whether somebody looks at standard error while long lists are read.
+    pub progress: bool,
 }
 
 /// A configuration that can be started.
@@ -119,6 +124,7 @@ pub fn load_default(options: LoadOptions) -> Result<Loaded, Problems> {
 /// # Errors
 /// Every problem of the text.
 pub fn load(text: &str, file: &Path, options: LoadOptions) -> Result<Loaded, Problems> {
+    let decode = |root: &Node, file: &Path, report: &mut Report| decode(root, file, options.progress, report);
     load_with(text, file, options, decode)
 }
 
@@ -154,9 +160,9 @@ fn load_with<P: AsMut<Service>>(
 }
 
 /// What the configuration says, without its warnings; only to be used if nothing was reported.
-fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
+fn decode(root: &Node, file: &Path, progress: bool, report: &mut Report) -> Option<Loaded> {
     match root.value {
-        Value::Map(_) => return decode_top(root, file, report),
+        Value::Map(_) => return decode_top(root, file, progress, report),
         Value::Null => {
             report.error(root, "the file is empty: at least one listener is needed (see --print-config)")
         }
@@ -165,7 +171,7 @@ fn decode(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     None
 }
 
-fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
+fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> Option<Loaded> {
     let mut section = Section::read(root, &TOP_KEYS, report);
     if let Some(node) = section.get("service") {
         let service = Section::read(node, &SERVICE_KEYS, report);
@@ -185,7 +191,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
         let https = listeners.iter_mut().filter(|listener| listener.mode == Mode::Https);
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
-    let mut vars = Variables::read(section.get("vars"), folder, report);
+    let mut vars = Variables::read(section.get("vars"), folder, progress, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -199,8 +205,9 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    let has_users = listeners.iter().any(|listener| listener.users.is_some());
-    doubts::warn(&rules, &compiled, has_users, report);
+    let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
+    let named = tables.flat_map(Users::names).map(fold_user).collect();
+    doubts::warn(&rules, &compiled, &named, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -210,7 +217,7 @@ fn decode_top(root: &Node, file: &Path, report: &mut Report) -> Option<Loaded> {
     let service = Service { listeners, ..settings.service };
     let plan = Plan { service, rules: compiled, parsers: settings.parsers };
     let summary = summary(&plan, &vars);
-    let lists = vars.files().map(|(_, path, _, _)| folder.join(path));
+    let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
 }
@@ -259,8 +266,8 @@ fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
     let mut out = summary_of_listeners(&plan.service);
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
-    for (name, path, nets, names) in vars.files() {
-        let _ = write!(out, "\n${name}: {names} names and {nets} addresses from {path}");
+    for (name, path, content) in vars.files() {
+        let _ = write!(out, "\n${name}: {}", content.summary(path));
     }
     if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");

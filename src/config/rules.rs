@@ -297,16 +297,22 @@ pub(super) fn parse_net(text: &str) -> Option<IpNet> {
 /// A name as rules and lists have it. Stricter than what a client may send: a port, path or typing error in a name would
 /// make a rule that never matches.
 pub(super) fn parse_name(text: &str) -> Result<NamePattern, &'static str> {
-    if text.contains(|c: char| {
-        c.is_ascii() && !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*'))
-    }) {
+    check_name(text)?;
+    NamePattern::parse(text)
+}
+
+/// What [`parse_name`] asks for beyond what every pattern must be.
+pub(super) fn check_name(text: &str) -> Result<(), &'static str> {
+    let strange =
+        |b: u8| b.is_ascii() && !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*'));
+    if text.bytes().any(strange) {
         return Err("letters, digits, `-`, `_` and `.`, without port and path");
     }
     let last_label = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     if !last_label.is_empty() && last_label.bytes().all(|b| b.is_ascii_digit()) {
         return Err("the last label is a number");
     }
-    NamePattern::parse(text)
+    Ok(())
 }
 
 /// `443` or `8000-8999`.

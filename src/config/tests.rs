@@ -26,7 +26,7 @@ fn rules_of(text: &str, look: impl Fn(&[rules::Rule<'_>])) {
     let root = tree::parse(text).unwrap();
     let mut report = Report::default();
     let section = Section::read(&root, &TOP_KEYS, &mut report);
-    let mut vars = Variables::read(section.get("vars"), Path::new(""), &mut report);
+    let mut vars = Variables::read(section.get("vars"), Path::new(""), false, &mut report);
     let rules = rules::rules(section.get("rules").unwrap(), &mut vars, &mut report);
     assert!(report.is_clean(), "{:?}\n{text}", report.resolve(&root, Path::new("config.yml")));
     look(&rules);
@@ -366,7 +366,7 @@ fn defaults() {
     assert_eq!(plan.service.limits, Limits { connections: None, per_source: None });
     assert_eq!((plan.service.metrics, plan.service.nameservers.len(), plan.service.workers), (None, 0, None));
     assert_eq!(plan.service.log, Log { debug: false, json: false, syslog: false });
-    let debug = LoadOptions { debug: true };
+    let debug = LoadOptions { debug: true, ..LoadOptions::default() };
     assert!(load("listen: [{port: 1}]", Path::new("config.yml"), debug).unwrap().plan.service.log.debug);
 }
 
@@ -488,7 +488,8 @@ fn list_files_stand_beside_the_configuration() {
     let folder = Folder::new("lists");
     folder.write(
         "ads.txt",
-        "# ads\n0.0.0.0 ads.example\n||track.example^\nnot an entry\n192.0.2.0/24\n@@||x.example^\n",
+        "# ads\n0.0.0.0 ads.example\n||track.example^\nnot an entry\n192.0.2.0/24\n@@||x.example^\n\
+         ||y.example^$popup\nads.example##.ad\nbad..name\n/ad/\n",
     );
     folder.write("empty.txt", "! nothing\n");
     folder.write("nets.txt", "192.0.2.0/24\n");
@@ -512,7 +513,7 @@ rules:
         warnings,
         [
             format!(
-                "{file}:4:23: vars[0].file: `{dir}/ads.txt`: 2 lines are no entries and passed over: lines 4, 6"
+                "{file}:4:23: vars[0].file: `{dir}/ads.txt`: 2 lines are no entries and passed over: lines 4, 9"
             ),
             format!(
                 "{file}:5:25: vars[1].file: `{dir}/empty.txt` holds no entry: it matches no traffic, and its negation every name or address"
@@ -524,7 +525,8 @@ rules:
     );
     assert!(
         loaded.summary.ends_with(
-            "rules: 4, variables: 3\n$ads: 2 names and 1 addresses from ads.txt\n\
+            "rules: 4, variables: 3\n$ads: 2 names and 1 addresses from ads.txt; 1 exceptions; \
+             for browsers only, passed over: 1 with options, 1 cosmetic, 1 patterns\n\
              $empty: 0 names and 0 addresses from empty.txt"
         ),
         "{}",

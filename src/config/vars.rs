@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::decode::{Keys, Section, items, list, scalar, text};
-use super::list_file::{self, Entry};
+use super::list_file::{self, BadLines, Counts, Skipped};
 use super::problem::{Report, shown};
+use super::progress::Progress;
 use super::rules::{parse_name, parse_net};
 use super::tree::{Node, Value};
 use crate::decide::list::{List, ListBuilder, Source};
@@ -24,6 +25,8 @@ const MAX_COPIED_VALUES: usize = 1 << 20;
 pub(super) struct Variables<'t> {
     /// What relative paths start from.
     folder: &'t Path,
+    /// Whether somebody watches how long files are read.
+    progress: bool,
     all: Vec<Variable<'t>>,
     by_name: HashMap<&'t str, usize>,
     /// Values copied into rules so far.
@@ -54,11 +57,40 @@ enum Content<'t> {
 enum FileList {
     Read {
         list: Arc<List>,
-        nets: usize,
-        names: usize,
+        content: FileContent,
     },
     /// Reported already.
     Unreadable,
+}
+
+/// What stands in a list file, for people.
+#[derive(Clone, Copy)]
+pub(super) struct FileContent {
+    counts: Counts,
+    skipped: Skipped,
+}
+
+impl FileContent {
+    /// The line of a summary about the file with this path.
+    pub(super) fn summary(&self, path: &str) -> String {
+        let FileContent { counts, skipped } = self;
+        let mut out = format!("{} names and {} addresses from {path}", counts.names, counts.nets());
+        if counts.exceptions != 0 {
+            out.push_str(&format!("; {} exceptions", counts.exceptions));
+        }
+        let mut before = "; for browsers only, passed over:";
+        for (count, what) in [
+            (skipped.options, "with options"),
+            (skipped.cosmetic, "cosmetic"),
+            (skipped.patterns, "patterns"),
+        ] {
+            if count != 0 {
+                out.push_str(&format!("{before} {count} {what}"));
+                before = ",";
+            }
+        }
+        out
+    }
 }
 
 /// What a field compares.
@@ -74,8 +106,14 @@ pub(super) struct VarId(usize);
 
 impl<'t> Variables<'t> {
     /// Reads `vars`; relative paths of files start from `folder`.
-    pub(super) fn read(node: Option<&'t Node>, folder: &'t Path, report: &mut Report) -> Self {
-        let mut variables = Variables { folder, all: Vec::new(), by_name: HashMap::new(), copied: 0 };
+    pub(super) fn read(
+        node: Option<&'t Node>,
+        folder: &'t Path,
+        progress: bool,
+        report: &mut Report,
+    ) -> Self {
+        let mut variables =
+            Variables { folder, progress, all: Vec::new(), by_name: HashMap::new(), copied: 0 };
         for entry in node.map_or(&[][..], |node| list(node, "a list of variables: `- name: …`", report)) {
             match &entry.value {
                 Value::Map(_) => variables.insert(entry, report),
@@ -135,11 +173,11 @@ impl<'t> Variables<'t> {
         self.all.len()
     }
 
-    /// Name, path as written, addresses and names of each file that was read.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str, usize, usize)> {
+    /// Name, path as written, and content of each file that was read.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str, FileContent)> {
         self.all.iter().filter_map(|variable| match &variable.content {
-            Content::File { node, read: Some(FileList::Read { nets, names, .. }) } => {
-                Some((variable.name, scalar(node)?, *nets, *names))
+            Content::File { node, read: Some(FileList::Read { content, .. }) } => {
+                Some((variable.name, scalar(node)?, *content))
             }
             _ => None,
         })
@@ -189,7 +227,7 @@ impl<'t> Variables<'t> {
         item: &Node,
         report: &mut Report,
     ) -> Option<Arc<List>> {
-        let folder = self.folder;
+        let (folder, progress) = (self.folder, self.progress);
         let variable = self.all.get_mut(id)?;
         let name = variable.name;
         match &mut variable.content {
@@ -207,12 +245,13 @@ impl<'t> Variables<'t> {
                 }
             }
             Content::File { node, read } => {
-                match read.get_or_insert_with(|| read_file(name, node, folder, report)) {
-                    FileList::Read { list, nets, names } => {
+                match read.get_or_insert_with(|| read_file(name, node, folder, progress, report)) {
+                    FileList::Read { list, content: FileContent { counts, .. } } => {
+                        let (nets, names) = (counts.nets(), counts.names);
                         // A file may hold both; the other kind is passed over.
                         let (wanted, others, message) = match want {
-                            Want::Addrs => (*nets, *names, "holds names, and no address"),
-                            Want::Names => (*names, *nets, "holds addresses, and no name"),
+                            Want::Addrs => (nets, names, "holds names, and no address"),
+                            Want::Names => (names, nets, "holds addresses, and no name"),
                         };
                         if wanted == 0 && others != 0 {
                             report.error(item, format!("`${name}` {message}"));
@@ -278,7 +317,7 @@ fn add_name(list: &mut ListBuilder, text: &str, line: u32) -> Result<(), &'stati
     if parse_net(text).is_some() {
         return Err("which is an address, not a name");
     }
-    list.name(parse_name(text).map_err(|_| "which is not a name")?, line);
+    list.name(&parse_name(text).map_err(|_| "which is not a name")?, line);
     Ok(())
 }
 
@@ -293,44 +332,20 @@ fn inline_list(name: &str, values: &[Node], add: AddValue) -> Result<Arc<List>, 
     Ok(Arc::new(list.build()))
 }
 
-fn read_file(name: &str, node: &Node, folder: &Path, report: &mut Report) -> FileList {
+fn read_file(name: &str, node: &Node, folder: &Path, progress: bool, report: &mut Report) -> FileList {
     let path: PathBuf = folder.join(scalar(node).unwrap_or_default());
     let mut list = ListBuilder::new(name.to_owned(), Source::File(path.clone()));
-    let (mut nets, mut names) = (0usize, 0usize);
-    let read = list_file::read_file(&path, |entry, line| match entry {
-        Entry::Net(net) => {
-            nets += 1;
-            list.net(net, line);
-        }
-        Entry::Name(pattern) => {
-            names += 1;
-            list.name(pattern, line);
-        }
-    });
-    match read {
+    let (counts, passed) = match list_file::load(&path, &mut list, &mut Progress::new(progress)) {
+        Ok(read) => read,
         Err(error) => {
             report.error(node, format!("`{}` cannot be read: {error}", path.display()));
             return FileList::Unreadable;
         }
-        Ok(bad) if bad.count != 0 => {
-            let first: Vec<String> = bad.first.iter().map(u32::to_string).collect();
-            let (lines, are) =
-                if bad.count == 1 { ("line", "is no entry") } else { ("lines", "are no entries") };
-            let more =
-                if usize::try_from(bad.count).is_ok_and(|count| count > first.len()) { ", …" } else { "" };
-            let numbers = first.join(", ");
-            report.warn(
-                node,
-                format!(
-                    "`{}`: {} {lines} {are} and passed over: {lines} {numbers}{more}",
-                    path.display(),
-                    bad.count
-                ),
-            );
-        }
-        Ok(_) => {}
+    };
+    if passed.bad.count != 0 {
+        report.warn(node, format!("`{}`: {}", path.display(), describe(&passed.bad)));
     }
-    if nets == 0 && names == 0 {
+    if counts.nets() == 0 && counts.names == 0 {
         report.warn(
             node,
             format!(
@@ -339,5 +354,13 @@ fn read_file(name: &str, node: &Node, folder: &Path, report: &mut Report) -> Fil
             ),
         );
     }
-    FileList::Read { list: Arc::new(list.build()), nets, names }
+    FileList::Read { list: Arc::new(list.build()), content: FileContent { counts, skipped: passed.skipped } }
+}
+
+/// How many lines are wrong, and which.
+fn describe(bad: &BadLines) -> String {
+    let first: Vec<String> = bad.first.iter().map(u32::to_string).collect();
+    let (lines, are) = if bad.count == 1 { ("line", "is no entry") } else { ("lines", "are no entries") };
+    let more = if usize::try_from(bad.count).is_ok_and(|count| count > first.len()) { ", …" } else { "" };
+    format!("{} {lines} {are} and passed over: {lines} {}{more}", bad.count, first.join(", "))
 }

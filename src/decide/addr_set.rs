@@ -1,6 +1,7 @@
 //! Sets of addresses and prefixes: sorted disjoint ranges, looked up by binary search.
 
 use std::cmp::Reverse;
+use std::collections::TryReserveError;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -16,7 +17,38 @@ pub struct AddrSet {
 impl AddrSet {
     /// The set of these prefixes.
     pub fn new(nets: impl IntoIterator<Item = IpNet>) -> Self {
-        AddrSet::with_lines(nets.into_iter().map(|net| (net, 0))).0
+        let mut set = AddrSet::default();
+        nets.into_iter().for_each(|net| set.push(net));
+        set.finish();
+        set
+    }
+
+    /// Makes room for exactly this many more prefixes of each family.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub(super) fn reserve(&mut self, v4: usize, v6: usize) -> Result<(), TryReserveError> {
+        self.v4.try_reserve_exact(v4)?;
+        self.v6.try_reserve_exact(v6)
+    }
+
+    /// Adds a prefix; nothing is found before `finish`.
+    pub(super) fn push(&mut self, net: IpNet) {
+        match canonical(net) {
+            IpNet::V4(net) => self.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+            IpNet::V6(net) => self.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+        }
+    }
+
+    /// Sorts what was pushed.
+    pub(super) fn finish(&mut self) {
+        merge(&mut self.v4, |last| last.checked_add(1));
+        merge(&mut self.v6, |last| last.checked_add(1));
+    }
+
+    /// How many ranges there are.
+    pub(super) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
     }
 
     /// The set of these prefixes, and beside it the line of each place that [`AddrSet::find`] can tell.
@@ -68,6 +100,19 @@ fn canonical(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     v4.and_then(|(addr, len)| ipnet::Ipv4Net::new(addr, len).ok()).map_or(net, IpNet::V4)
+}
+
+/// Sorts, in place; what overlaps or touches becomes one range.
+fn merge<N: Ord + Copy>(ranges: &mut Vec<(N, N)>, next: impl Fn(N) -> Option<N>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|(first, last), (_, end)| {
+        let joins = next(*end).is_none_or(|next| *first <= next);
+        if joins {
+            *end = (*end).max(*last);
+        }
+        joins
+    });
+    ranges.shrink_to_fit();
 }
 
 /// Sorts; of prefixes inside each other the outermost stays, so that one binary search finds it. Appends the lines.
@@ -143,6 +188,18 @@ mod tests {
         assert!(set(&["::/0"]).contains("ffff::".parse().unwrap()));
         assert!(!set(&["::/0"]).contains("::ffff:1.2.3.4".parse().unwrap()));
         assert!(set(&[]).is_empty() && !set(&["::1/128"]).is_empty());
+    }
+
+    /// A list of every address of a network, one by one, is one range.
+    #[test]
+    fn what_touches_is_one_range() {
+        let singles: Vec<IpNet> =
+            (0..=255).rev().map(|i| format!("192.0.2.{i}/32").parse().unwrap()).collect();
+        let singles = AddrSet::new(singles);
+        assert_eq!(singles, set(&["192.0.2.0/24"]));
+        assert_eq!(singles.len(), 1);
+        assert_eq!(set(&["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1", "::/0"]).len(), 2);
+        assert_eq!(set(&["192.0.2.0/32", "192.0.2.2/32"]).len(), 2);
     }
 
     #[test]

@@ -4,16 +4,17 @@
 //! whatever comes later.
 //!
 //! `rules` is what the configuration builds and everybody calls. Behind it, `compile` turns each rule into a mask of
-//! `worlds` (what the first bytes can be) and one `predicate` for each address, port, name and user; `walk` goes through them
-//! with three-valued logic; `always` is the built-in rule before them. `list`, `name` and `addr_set` are what values are
-//! looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by what is learnt
-//! later, and no fact is asked for that cannot change it.
+//! `worlds` (what the first bytes can be) and one `predicate` for each address, port, name and user; `walk` goes through
+//! them with three-valued logic; `always` is the built-in rule before them. `list`, `name`, `fingerprint` and `addr_set` are
+//! what values are looked up in. What must always hold, and is tested against a naive oracle: a verdict never changes by
+//! what is learnt later, and no fact is asked for that cannot change it.
 
 pub mod addr_set;
 mod always;
 mod compile;
 pub mod ech;
 pub mod facts;
+pub mod fingerprint;
 pub mod list;
 pub mod name;
 mod predicate;

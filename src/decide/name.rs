@@ -24,9 +24,11 @@ pub fn normalise(name: &[u8]) -> Option<Box<str>> {
         return None;
     }
     let mut out = String::with_capacity(name.len());
-    if name.iter().all(|byte| byte.is_ascii() && *byte != b'%') {
+    let ascii = std::str::from_utf8(name).ok().filter(|text| text.is_ascii() && !text.contains('%'));
+    if let Some(ascii) = ascii {
         // Nearly every name: nothing in it has another form.
-        out.extend(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+        out.push_str(ascii);
+        out.make_ascii_lowercase();
     } else {
         for (i, label) in labels(name).enumerate() {
             if i > 0 {
@@ -174,6 +176,16 @@ impl NamePattern {
             return Err("a domain name over 253 bytes");
         }
         Ok(NamePattern { domain: normal, coverage })
+    }
+
+    /// The domain as names are compared.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// What of the domain is covered.
+    pub fn coverage(&self) -> Coverage {
+        self.coverage
     }
 
     /// Whether it covers `name`, which is normalised.

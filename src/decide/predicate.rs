@@ -11,6 +11,9 @@ use super::list::List;
 use super::name::{NamePattern, NameSet};
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
 
+/// Ranges of addresses that are compared to find out whether a rule contradicts itself.
+const MAX_RANGES_COMPARED: usize = 4096;
+
 /// A condition on an address: every field must match.
 #[derive(Debug, Default)]
 pub(super) struct AddrPredicate {
@@ -43,6 +46,11 @@ impl Addrs {
 
     fn contains(&self, addr: IpAddr) -> bool {
         self.nets.contains(addr) || self.lists.iter().any(|list| list.contains_addr(addr))
+    }
+
+    /// How many ranges [`Addrs::ranges`] puts together.
+    fn range_count(&self) -> usize {
+        self.lists.iter().map(|list| list.addrs().len()).fold(self.nets.len(), usize::saturating_add)
     }
 
     /// The disjoint ranges of both families.
@@ -85,8 +93,20 @@ impl AddrPredicate {
         })
     }
 
-    /// Whether no address matches.
+    /// Whether no address matches. Of long lists it is only known whether they have an address at all: to compare them
+    /// would take several times their memory.
     pub(super) fn is_empty(&self) -> bool {
+        let mut count = 0usize;
+        for field in &self.fields {
+            let AddrField::Values { any_positive, positive, negated } = field else { continue };
+            if *any_positive && positive.range_count() == 0 {
+                return true;
+            }
+            count = count.saturating_add(positive.range_count()).saturating_add(negated.range_count());
+        }
+        if count > MAX_RANGES_COMPARED {
+            return false;
+        }
         let mut left = [Ranges::all(u128::from(u32::MAX)), Ranges::all(u128::MAX)];
         for field in &self.fields {
             let (positive, negated) = match field {
@@ -180,7 +200,7 @@ impl Names {
     }
 
     fn has_names(&self) -> bool {
-        !self.names.is_empty() || self.lists.iter().any(|list| !list.names().is_empty())
+        !self.names.is_empty() || self.lists.iter().any(|list| list.has_names())
     }
 }
 

@@ -135,7 +135,8 @@ fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
             return cli::cannot_run::<Session>(&format!("cannot read this machine's addresses: {error}"));
         }
     };
-    let explanation = why::explain(&loaded.plan.rules, &facts, &locals);
+    let explanation =
+        why::explain_with_lines(&loaded.plan.rules, &facts, &locals, &config::list_file::find_line);
     cli::say(&format!("{explanation}\n"));
     ExitCode::from(explanation.exit_code())
 }

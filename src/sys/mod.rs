@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod limits;
+pub mod memory;
 mod netlink;
 pub mod output;
 pub mod privileges;

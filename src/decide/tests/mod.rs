@@ -325,7 +325,7 @@ fn variables() {
     let list = |names: &[&str]| {
         let mut list = ListBuilder::new("list".into(), Source::Inline);
         for name in names {
-            list.name(NamePattern::parse(name).unwrap(), 1);
+            list.name(&NamePattern::parse(name).unwrap(), 1);
         }
         list.net("10.0.0.0/8".parse().unwrap(), 2);
         Arc::new(list.build())
@@ -344,6 +344,28 @@ fn variables() {
     let (nets, others) = (list(&[]), list(&[]));
     assert_eq!(decide(same(&nets, &nets), &by_name()), DEST);
     assert_eq!(decide(same(&nets, &others), &by_name()), FIRST_BYTES);
+}
+
+/// To compare long lists would take several times their memory; only the warning is lost by that.
+#[test]
+fn long_lists_of_addresses_are_not_compared() {
+    let check = |count: u32, never: bool| {
+        let mut list = ListBuilder::new("list".into(), Source::File("list.txt".into()));
+        for i in 0..count {
+            list.net(format!("10.{}.{}.0/32", i / 256, i % 256).parse().unwrap(), 1);
+        }
+        let list = Arc::new(list.build());
+        let rules =
+            Ruleset::new(vec![deny_to(&list, "protoL3=ip6"), deny_to(&list, ""), rules("accept").remove(0)]);
+        assert_eq!((rules.never_matches(0), rules.never_matches(1)), (never, count == 0), "{count}");
+        let facts =
+            Facts { dest: Known::Is("10.0.1.0".parse().unwrap()), ..with_hello(at_accept(), "a.example") };
+        let want = if count == 0 { accepted(2) } else { denied(RuleId::Index(1)) };
+        assert_eq!(rules.decide(&facts, &Locals::default()), want, "{count}");
+    };
+    check(0, true);
+    check(1000, true);
+    check(10_000, false);
 }
 
 #[test]

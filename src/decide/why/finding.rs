@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::Path;
 
 use crate::decide::list::{List, Source};
 use crate::decide::predicate::list_matches;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, NameValue, PortRange, Term, UserValue, fold_user,
 };
+use crate::decide::why::{FindLine, Wanted};
 use crate::decide::worlds::Worlds;
 use crate::decide::{Ech, Facts, Known, L4, L5, Need};
 
@@ -31,14 +33,11 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(field: &FieldSpec, facts: &Facts) -> Finding {
+    pub(super) fn new(field: &FieldSpec, facts: &Facts, find_line: &FindLine<'_>) -> Finding {
+        let find_addr = |value: &AddrValue, addr: &IpAddr| find_addr(value, *addr, find_line);
         match field {
-            FieldSpec::Src(terms) => {
-                judge("src", "src", Need::Given, terms, facts.src, |value, addr| find_addr(value, *addr))
-            }
-            FieldSpec::Dest(terms) => {
-                judge("dest", "dest", Need::Dest, terms, facts.dest, |value, addr| find_addr(value, *addr))
-            }
+            FieldSpec::Src(terms) => judge("src", "src", Need::Given, terms, facts.src, find_addr),
+            FieldSpec::Dest(terms) => judge("dest", "dest", Need::Dest, terms, facts.dest, find_addr),
             FieldSpec::Port(terms) => judge("port", "port", Need::FirstBytes, terms, facts.port, find_port),
             FieldSpec::Sport(terms) => judge("sport", "sport", Need::Given, terms, facts.sport, find_port),
             FieldSpec::ProtoL3(terms) => {
@@ -68,7 +67,8 @@ impl Finding {
             FieldSpec::Dns(terms) if facts.name == Known::Absent => nameless(terms),
             FieldSpec::Dns(terms) => {
                 let name = map_ref(&facts.name, |name| &**name);
-                judge("dns", "dns", Need::FirstBytes, terms, name, |value, name| find_name(value, name))
+                let find = |value: &NameValue, name: &&str| find_name(value, name, find_line);
+                judge("dns", "dns", Need::FirstBytes, terms, name, find)
             }
             FieldSpec::User(terms) if facts.user == Known::Absent => userless(terms),
             FieldSpec::User(terms) => {
@@ -160,7 +160,7 @@ fn listed<T: Show>(terms: &[Term<T>], negated: bool) -> String {
     }
 }
 
-fn find_addr(value: &AddrValue, addr: IpAddr) -> Option<String> {
+fn find_addr(value: &AddrValue, addr: IpAddr, find_line: &FindLine<'_>) -> Option<String> {
     match value {
         AddrValue::Net(net) => {
             let inside = crate::decide::addr_set::AddrSet::new([*net]).contains(addr);
@@ -168,18 +168,22 @@ fn find_addr(value: &AddrValue, addr: IpAddr) -> Option<String> {
                 if net.prefix_len() == net.max_prefix_len() { value.show() } else { format!("in {net}") }
             })
         }
-        AddrValue::List(list) => list.find_addr(addr).map(|line| in_list(list, line)),
+        AddrValue::List(list) => list
+            .contains_addr(addr)
+            .then(|| in_list(list, list.find_addr(addr), &|file| find_line(file, Wanted::Addr(addr)))),
     }
 }
 
-fn find_name(value: &NameValue, name: &str) -> Option<String> {
+fn find_name(value: &NameValue, name: &str, find_line: &FindLine<'_>) -> Option<String> {
     match value {
         NameValue::None => None,
         NameValue::Pattern(pattern) => pattern.matches(name).then(|| {
             let pattern = pattern.to_string();
             if pattern == name { pattern } else { format!("in {pattern}") }
         }),
-        NameValue::List(list) => list.find_name(name).map(|line| in_list(list, line)),
+        NameValue::List(list) => list
+            .contains_name(name)
+            .then(|| in_list(list, list.find_name(name), &|file| find_line(file, Wanted::Name(name)))),
     }
 }
 
@@ -202,12 +206,15 @@ fn find_equal<T: Show + PartialEq>(value: &T, fact: &T) -> Option<String> {
     (value == fact).then(|| value.show())
 }
 
-fn in_list(list: &List, line: u32) -> String {
+fn in_list(list: &List, line: Option<u32>, find_line: &dyn Fn(&Path) -> Option<u32>) -> String {
     let variable = list.variable();
-    match list.source() {
-        Source::File(path) => format!("in ${variable} ({}:{line})", path.display()),
-        Source::Inline if line == 0 => format!("in ${variable}"),
-        Source::Inline => format!("in ${variable} (line {line})"),
+    match (list.source(), line) {
+        (Source::File(path), _) => match find_line(path) {
+            Some(line) => format!("in ${variable} ({}:{line})", path.display()),
+            None => format!("in ${variable} ({})", path.display()),
+        },
+        (Source::Inline, None | Some(0)) => format!("in ${variable}"),
+        (Source::Inline, Some(line)) => format!("in ${variable} (line {line})"),
     }
 }
 

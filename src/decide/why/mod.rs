@@ -6,6 +6,8 @@ mod finding;
 mod given;
 
 use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
 
 use super::always::{Always, Refused, always};
 use super::rules::{Locals, RuleSpec, Ruleset};
@@ -75,8 +77,30 @@ impl Explanation {
     }
 }
 
-/// Explains the decision on these facts.
+/// What is looked for in a list file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// An entry that covers this address.
+    Addr(IpAddr),
+    /// An entry that covers this name, which is normalised.
+    Name(&'a str),
+}
+
+/// Finds the line of a list file with such an entry: lists in memory don't keep them.
+pub type FindLine<'a> = dyn Fn(&Path, Wanted<'_>) -> Option<u32> + 'a;
+
+/// Explains the decision on these facts; of list files only the name is told.
 pub fn explain(rules: &Ruleset, facts: &Facts, locals: &Locals) -> Explanation {
+    explain_with_lines(rules, facts, locals, &|_, _| None)
+}
+
+/// Explains the decision on these facts.
+pub fn explain_with_lines(
+    rules: &Ruleset,
+    facts: &Facts,
+    locals: &Locals,
+    find_line: &FindLine<'_>,
+) -> Explanation {
     let always = always(facts, locals);
     let decision = rules.decide(facts, locals);
     let mut lines = vec![always_line(always, facts, locals)];
@@ -88,7 +112,7 @@ pub fn explain(rules: &Ruleset, facts: &Facts, locals: &Locals) -> Explanation {
             lines.push(Line { rule, action, outcome: Outcome::NotReached, findings: Vec::new() });
             continue;
         }
-        let (outcome, findings) = look(spec, rules.never_matches(usize::from(index)), facts);
+        let (outcome, findings) = look(spec, rules.never_matches(usize::from(index)), facts, find_line);
         reached = outcome != Outcome::Match;
         if outcome == Outcome::Unknown && asked.is_none() {
             asked = Some(unknown_facts(&findings, decision));
@@ -116,8 +140,9 @@ fn always_line(always: Always, facts: &Facts, locals: &Locals) -> Line {
     Line { rule: RuleId::Always, action: None, outcome, findings: vec![text] }
 }
 
-fn look(spec: &RuleSpec, never: bool, facts: &Facts) -> (Outcome, Vec<Finding>) {
-    let mut findings: Vec<Finding> = spec.fields.iter().map(|field| Finding::new(field, facts)).collect();
+fn look(spec: &RuleSpec, never: bool, facts: &Facts, find_line: &FindLine<'_>) -> (Outcome, Vec<Finding>) {
+    let mut findings: Vec<Finding> =
+        spec.fields.iter().map(|field| Finding::new(field, facts, find_line)).collect();
     if findings.is_empty() {
         findings.push(Finding::remark("no fields: everything matches", State::Matched));
     }
