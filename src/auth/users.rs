@@ -38,6 +38,11 @@ impl Users {
         self.by_name.is_empty()
     }
 
+    /// Their names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
     /// The hash to check a password of `name` against, and whether there is such a user. One who is nobody gets somebody's,
     /// always the same, so that the time tells nobody which names there are.
     pub fn hash_for(&self, name: &str) -> (&CryptHash, bool) {

@@ -1,16 +1,18 @@
 //! Rules that are allowed but hardly mean what they say: warnings only, so what cannot be told for certain is passed
 //! over in silence or, where something would slip through a deny, said too often.
 
+use std::collections::HashSet;
+
 use super::problem::Report;
 use super::rules::Rule;
 use crate::decide::Action;
-use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term};
+use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term, UserValue};
 
 /// Denies by negated names that are followed through the rules behind them.
 const MAX_FOLLOWED: usize = 100;
 
-/// Warns of doubtful rules; `compiled` are the same ones. `has_users`: some listener asks its clients who they are.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, report: &mut Report) {
+/// Warns of doubtful rules; `compiled` are the same ones. `users`: the folded names of all whom some listener lets in.
+pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, users: &HashSet<String>, report: &mut Report) {
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
@@ -18,8 +20,12 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, repo
                 "no traffic can match this rule: its fields exclude each other, or its variable is empty",
             );
         }
-        if let (false, Some(node)) = (has_users, rule.user) {
-            report.warn(node, "no listener has `users`: every client is `user: none`");
+        if let Some(node) = rule.user {
+            if users.is_empty() {
+                report.warn(node, "no listener has `users`: every client is `user: none`");
+            } else if let Some(problem) = strangers(&rule.spec, users) {
+                report.warn(node, problem);
+            }
         }
         let denies_any_ech = rule.spec.action == Action::Deny
             && rule
@@ -43,6 +49,26 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, has_users: bool, repo
             report.warn(rule.dns.unwrap_or(rule.node), message);
         }
     }
+}
+
+/// What is to be said of names in `rule` that no user has: a deny with a slip of the pen lets its user in.
+fn strangers(rule: &RuleSpec, users: &HashSet<String>) -> Option<String> {
+    let terms = rule.fields.iter().filter_map(|field| match field {
+        FieldSpec::User(terms) => Some(terms),
+        _ => None,
+    });
+    let mut unknown = terms.flatten().filter_map(|term| match &term.value {
+        UserValue::Name(name) if !users.contains(&**name) => Some(name),
+        _ => None,
+    });
+    let first = unknown.next()?;
+    Some(match unknown.count() {
+        0 => format!("no listener has the user `{first}`"),
+        more => format!(
+            "no listener has the user `{first}`, nor {more} other{}",
+            if more == 1 { "" } else { "s" }
+        ),
+    })
 }
 
 fn is_any_ech(term: &Term<EchValue>) -> bool {

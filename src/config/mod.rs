@@ -15,6 +15,7 @@ mod problem;
 mod progress;
 pub mod redirector;
 mod rules;
+mod secret_file;
 mod service;
 mod tree;
 pub mod users;
@@ -23,6 +24,7 @@ mod vars;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
@@ -34,7 +36,8 @@ use self::decode::{Keys, Section};
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
-use crate::decide::rules::{RuleSpec, Ruleset};
+use crate::auth::Users;
+use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
@@ -204,8 +207,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    let has_users = listeners.iter().any(|listener| listener.users.is_some());
-    doubts::warn(&rules, &compiled, has_users, report);
+    let users_of_listeners = listeners.iter().filter_map(|listener| listener.users.as_deref());
+    let known: HashSet<String> = users_of_listeners.flat_map(Users::names).map(fold_user).collect();
+    doubts::warn(&rules, &compiled, &known, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
