@@ -5,11 +5,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
 
-use common::client::{expect_bytes, proxy_v2};
+use common::client::{Http, expect_bytes, proxy_v2};
 use common::daemon::{self, Daemon};
 use common::origin::Origin;
-use common::{free_port, wait_for};
+use common::{free_port, have, skip, wait_for};
 
 fn start(limits: &str) -> (Daemon, SocketAddr) {
     let port = free_port();
@@ -122,6 +124,43 @@ fn running_out_of_descriptors_ends_nothing_that_runs() {
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The machine's descriptors are gone, whoever has them: who waits at the listener is let in later, without anybody else
+/// knocking. A denied request needs none but its client's.
+#[test]
+fn a_listener_rests_while_nothing_can_be_accepted_and_goes_on_by_itself() {
+    if !have("prlimit") {
+        return skip("needs prlimit");
+    }
+    let port = free_port();
+    let daemon = Daemon::start(
+        &format!(
+            "listen:\n  - {{mode: http, port: {port}}}\ntimeout: {{process: 60000}}\nlimits: {{perSource: 100}}\n\
+             rules:\n  - {{action: deny}}\n"
+        ),
+        &[port],
+    );
+    let limit_to = |descriptors: usize| {
+        let (pid, limit) = (daemon.pid().to_string(), format!("--nofile={descriptors}:"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    let connect = || Http::connect(("127.0.0.1", port));
+    let request = "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut running = connect();
+    assert_eq!(running.ask(request).status, 403);
+    limit_to(daemon.descriptors());
+    // There may be gaps among its descriptors, which the first ones fill.
+    let mut crowd = Vec::new();
+    wait_for("a listener that rests", || {
+        crowd.push(connect());
+        daemon.find_log(&["| WARN | cannot accept connections for now: "])
+    });
+    let mut waiting = connect();
+    assert_eq!(running.ask(request).status, 403);
+    std::thread::sleep(Duration::from_millis(300));
+    limit_to(1000);
+    assert_eq!(waiting.ask(request).status, 403);
 }
 
 /// Pipes and further attempts to reach a server take descriptors beyond the two that a session is counted with.

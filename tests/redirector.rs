@@ -181,13 +181,15 @@ fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
     assert_eq!(failed, 0, "of {after} connections that began after the end of the server");
     let (mut kept, mut broken) = (0, 0);
     for stream in &mut open {
-        let sport = format!("sport={} ", stream.local_addr().unwrap().port());
-        let sport = sport.trim_end();
+        // The port alone is not enough: a connection of the other family may have the same.
+        let client = stream.local_addr().unwrap();
+        let (from, sport) = (format!("| {} => ", client.ip()), format!("sport={}", client.port()));
         let through = |server: &Daemon| {
-            server
-                .log()
-                .lines()
-                .any(|line| line.split(' ').any(|word| word == sport) && line.contains("Accept"))
+            server.log().lines().any(|line| {
+                line.contains(&from)
+                    && line.contains("| Accept |")
+                    && line.split(' ').any(|word| word == sport)
+            })
         };
         let works = echoes(stream);
         assert_eq!(works, !through(&servers[0]), "{sport}");

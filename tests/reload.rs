@@ -164,27 +164,6 @@ fn listeners_come_and_go_without_losing_a_connection() {
 }
 
 #[test]
-fn a_listener_that_is_removed_first_serves_who_waits_in_its_backlog() {
-    const WAITING: usize = 200;
-    let (stays, goes) = (free_port(), free_port());
-    let mut daemon = Daemon::start(&config(&[stays, goes], ACCEPT), &[stays, goes]);
-    let origin = Origin::echo("127.0.0.1:0");
-    // The kernel goes on taking connections for a daemon that stands still.
-    daemon.signal(libc::SIGSTOP);
-    let mut waiting: Vec<TcpStream> =
-        (0..WAITING).map(|_| connect_via_proxy_header(at(goes), origin.addr)).collect();
-    daemon.reload(&config(&[stays], ACCEPT));
-    daemon.signal(libc::SIGCONT);
-    wait_for("the old listener to close", || (!daemon.listens_on(goes)).then_some(()));
-    for stream in &mut waiting {
-        stream.write_all(b"here").unwrap();
-        expect_bytes(stream, b"here");
-    }
-    assert!(TcpStream::connect(at(goes)).is_err());
-    assert!(daemon.is_running());
-}
-
-#[test]
 fn the_metrics_and_the_log_level_follow_a_reload() {
     let port = free_port();
     let daemon = Daemon::start(&config(&[port], ACCEPT).replace("debug: true\n", ""), &[port]);

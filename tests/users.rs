@@ -139,6 +139,10 @@ fn every_request_of_a_kept_connection_is_asked() {
     assert_eq!(http.ask(proxy.request(None)).status, 407);
     assert_eq!(http.ask(proxy.request(Some(("alice", "open sesame")))).status, 200);
     proxy.daemon.wait_log(&["| Accept |", " user=alice "]);
+    proxy.daemon.signal(10);
+    proxy.daemon.wait_log(&["| Live | mode=http rule=0 ", " user=alice "]);
+    drop(http);
+    proxy.daemon.wait_log(&["| Closed | reason=finished ", " user=alice "]);
 }
 
 #[test]
@@ -301,6 +305,41 @@ fn a_terminal_is_asked_twice_and_shows_nothing() {
     assert!(said.contains("$6$rounds=5000$") && !said.contains("tip-toe"), "{said}");
     let said = ask(&["tip-toe", "tiptoe"]);
     assert!(said.contains("two different passwords") && !said.contains("$6$"), "{said}");
+}
+
+#[test]
+fn an_interrupted_question_leaves_the_terminal_as_it_was() {
+    if !have("script") {
+        return skip("needs script");
+    }
+    // The shell is interrupted, too, and goes on.
+    let program = env!("CARGO_BIN_EXE_calamary");
+    let shell = format!("trap : INT; {program} --hash-password; echo \"status $?\"; stty -a; echo over");
+    let mut child = Command::new("script")
+        .args(["-qec", &shell, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut terminal, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut said = Vec::new();
+    let mut hear = |word: &str| {
+        while !String::from_utf8_lossy(&said).contains(word) {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut output, &mut byte).expect("more to be said");
+            said.push(byte[0]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    hear("Password: ");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.write_all(b"half a pass\x03").unwrap();
+    let said = hear("over");
+    drop(terminal);
+    child.wait().unwrap();
+    assert!(said.contains("status 130") && !said.contains("half a pass"), "{said}");
+    assert!(said.contains(" echo ") && !said.contains("-echo "), "{said}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Users {
         self.by_name.is_empty()
     }
 
-    /// Their names, in no order.
+    /// The names, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::problem::Report;
+use super::problem::{Report, shown};
 use super::rules::Rule;
 use crate::decide::Action;
 use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term, UserValue};
@@ -11,8 +11,9 @@ use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Te
 /// Denies by negated names that are followed through the rules behind them.
 const MAX_FOLLOWED: usize = 100;
 
-/// Warns of doubtful rules; `compiled` are the same ones. `users`: the folded names of all whom some listener lets in.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, users: &HashSet<String>, report: &mut Report) {
+/// Warns of doubtful rules; `compiled` are the same ones. `named`: everybody whom some listener lets in by name, as
+/// [`fold_user`](crate::decide::rules::fold_user) leaves it.
+pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<String>, report: &mut Report) {
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
@@ -21,10 +22,10 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, users: &HashSet<Strin
             );
         }
         if let Some(node) = rule.user {
-            if users.is_empty() {
+            if named.is_empty() {
                 report.warn(node, "no listener has `users`: every client is `user: none`");
-            } else if let Some(problem) = strangers(&rule.spec, users) {
-                report.warn(node, problem);
+            } else if let Some(name) = stranger(&rule.spec, named) {
+                report.warn(node, format!("no listener has a user `{}`", shown(name)));
             }
         }
         let denies_any_ech = rule.spec.action == Action::Deny
@@ -51,23 +52,15 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, users: &HashSet<Strin
     }
 }
 
-/// What is to be said of names in `rule` that no user has: a deny with a slip of the pen lets its user in.
-fn strangers(rule: &RuleSpec, users: &HashSet<String>) -> Option<String> {
+/// The first user of `rule` whom no listener knows.
+fn stranger<'r>(rule: &'r RuleSpec, named: &HashSet<String>) -> Option<&'r str> {
     let terms = rule.fields.iter().filter_map(|field| match field {
         FieldSpec::User(terms) => Some(terms),
         _ => None,
     });
-    let mut unknown = terms.flatten().filter_map(|term| match &term.value {
-        UserValue::Name(name) if !users.contains(&**name) => Some(name),
-        _ => None,
-    });
-    let first = unknown.next()?;
-    Some(match unknown.count() {
-        0 => format!("no listener has the user `{first}`"),
-        more => format!(
-            "no listener has the user `{first}`, nor {more} other{}",
-            if more == 1 { "" } else { "s" }
-        ),
+    terms.flatten().find_map(|term| match &term.value {
+        UserValue::Name(name) if !named.contains(&**name) => Some(&**name),
+        UserValue::Name(_) | UserValue::None => None,
     })
 }
 

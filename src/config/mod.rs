@@ -24,7 +24,6 @@ mod vars;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
@@ -207,9 +206,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
     }
-    let users_of_listeners = listeners.iter().filter_map(|listener| listener.users.as_deref());
-    let known: HashSet<String> = users_of_listeners.flat_map(Users::names).map(fold_user).collect();
-    doubts::warn(&rules, &compiled, &known, report);
+    let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
+    let named = tables.flat_map(Users::names).map(fold_user).collect();
+    doubts::warn(&rules, &compiled, &named, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,

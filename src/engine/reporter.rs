@@ -103,6 +103,7 @@ impl<M: Machine> Life<M> {
 
     fn describe<'a>(&'a self, fields: &mut Vec<Field<'a>>, now: Instant) {
         fields.push(("sport", self.client.port().into()));
+        fields.extend(self.record.user());
         fields.extend(self.record.protocol());
         fields.extend(self.record.name());
         fields.push(("sent", self.sent.into()));

@@ -25,6 +25,15 @@ struct Running {
 
 /// Starts a worker on `listener`, the inside of a YAML map, with the settings of the lines in `settings`.
 fn start(listener: &str, settings: &str) -> Running {
+    start_after(listener, settings, |_, _, _| {})
+}
+
+/// The same, after `first`: clients may connect to the address already, and what the worker is told it hears in one go.
+fn start_after(
+    listener: &str,
+    settings: &str,
+    first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
+) -> Running {
     let text =
         format!("listen: [{{ {listener}, ip6: [], port: 0 }}]\noutput: {{ allowLocal: true }}\n{settings}\n");
     let loaded = config::load(&text, Path::new("test.yml"), LoadOptions::default());
@@ -53,9 +62,10 @@ fn start(listener: &str, settings: &str) -> Running {
         dialled: Dialled::new(1),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
-    spawn::<Session>(0, &mut worker, prepared, shared, Arc::clone(&plan), locals).unwrap();
     let listeners = share_out(bindings, 1).remove(0);
-    worker.tell(Command::Plan(plan, listeners));
+    worker.tell(Command::Plan(Arc::clone(&plan), listeners));
+    first(&worker, addr, Arc::clone(&plan));
+    spawn::<Session>(0, &mut worker, prepared, shared, plan, locals).unwrap();
     Running { worker, addr, metrics }
 }
 
@@ -113,6 +123,51 @@ fn a_client_that_was_told_and_lingers_is_closed_once() {
     let mut client = running.connect();
     client.write_all(b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     assert!(head(&mut client).starts_with("HTTP/1.1 403"));
+    assert_eq!(running.stop(), 0);
+}
+
+/// More than one turn accepts. Where the listener is gone for good and where the daemon stops, a client whose connection
+/// stands cannot know that nobody has looked at it yet.
+#[test]
+fn who_waits_at_a_listener_is_served_before_it_is_closed() {
+    const WAITING: usize = 100;
+    for stops in [false, true] {
+        let mut clients = Vec::new();
+        let settings = format!("limits: {{ perSource: {WAITING} }}\nrules: [{{ action: deny }}]");
+        let running = start_after("mode: http", &settings, |worker, addr, plan| {
+            for _ in 0..WAITING {
+                let mut client = patient(TcpStream::connect(addr).unwrap());
+                client.write_all(b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                clients.push(client);
+            }
+            worker.tell(if stops {
+                Command::Drain(Instant::now() + NEVER)
+            } else {
+                Command::Plan(plan, Vec::new())
+            });
+        });
+        for client in &mut clients {
+            assert!(head(client).starts_with("HTTP/1.1 403"));
+        }
+        assert!(TcpStream::connect(running.addr).is_err());
+        drop(clients);
+        assert_eq!(running.stop(), 0);
+    }
+}
+
+#[test]
+fn a_stop_waits_for_a_first_request_and_for_no_further_one() {
+    let running = start("mode: http", "rules: [{ action: deny }]");
+    let request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut fresh, mut served) = (running.connect(), running.connect());
+    served.write_all(request).unwrap();
+    assert!(head(&mut served).starts_with("HTTP/1.1 403"));
+    running.counts("calamary_current_connections 2");
+    running.worker.tell(Command::Drain(Instant::now() + NEVER));
+    served.read_to_end(&mut Vec::new()).unwrap();
+    running.counts("calamary_current_connections 1");
+    fresh.write_all(request).unwrap();
+    assert!(head(&mut fresh).starts_with("HTTP/1.1 403"));
     assert_eq!(running.stop(), 0);
 }
 

@@ -101,7 +101,7 @@ struct Worker<M: Machine> {
     outgoing: Outgoing,
     locals: Arc<Locals>,
     shared: Arc<Shared>,
-    /// By place; a place is not used again for another socket while its events may be under way.
+    /// By place. A place may be used again while events of its last socket are under way: they find nobody waiting.
     listeners: Vec<Option<Bound>>,
     connections: Slab<Connection<M>>,
     timers: Timers,
@@ -374,7 +374,6 @@ impl<M: Machine> Worker<M> {
     }
 
     fn listen_on(&mut self, wanted: Vec<(Listener, Option<std::net::TcpListener>)>, now: Instant) {
-        // What is no longer wanted first accepts what waits, then closes.
         for place in 0..self.listeners.len() {
             let Some(Some(bound)) = self.listeners.get(place) else { continue };
             let key = listener_key(&bound.listener);
@@ -416,6 +415,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
+    /// Closes a listener, after accepting those who wait at it: their connections stand already.
     fn close_listener(&mut self, place: usize, now: Instant) {
         let token = FIRST_LISTENER + place;
         if let Some(Some(bound)) = self.listeners.get_mut(place) {
@@ -444,8 +444,9 @@ impl<M: Machine> Worker<M> {
     }
 
     fn drain(&mut self, until: Instant, now: Instant) {
-        self.listeners.clear();
-        self.queue.retain(|&token| token < FIRST_LISTENER);
+        for place in 0..self.listeners.len() {
+            self.close_listener(place, now);
+        }
         self.draining = Some(until);
         for key in self.connections.keys() {
             self.with(key, now, |connection, tools| connection.wind_up(tools));

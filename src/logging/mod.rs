@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Two ways in: the `log` crate's macros for ordinary lines, and [`flow`] for lines about a connection, whose parts stay
-//! apart so that JSON can name them. [`mod@line`] makes the bytes, [`sink`] gets rid of them.
+//! apart so that JSON can name them. [`mod@line`] makes the bytes, `sink` gets rid of them.
 //!
 //! The `simplelog` crate is deliberately not used: its separator, its order and its escaping are its own, so it can
 //! print neither this line nor JSON, and it makes a system call for each line.

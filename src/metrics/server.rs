@@ -62,7 +62,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Stops serving and frees the address; a request under way is finished, so it may take as long as [`DEADLINE`].
+    /// Stops serving and frees the address; a request under way is finished, so it may take two seconds.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
         // Linux ends a blocked accept when the listening socket is shut down. std has that call for streams only, but

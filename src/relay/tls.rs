@@ -1,8 +1,9 @@
 //! TLS over a non-blocking socket that is polled edge-triggered.
 //!
 //! rustls knows the protocol; here is what goes through the socket and when. What may be held is bounded: towards the peer
-//! [`MAX_UNSENT`] of plain bytes at a time, nothing more is taken before all of their ciphertext is sent; from the peer
-//! [`MAX_HANDSHAKE`] of a handshake, then one incomplete record, and the records of one small read that were decrypted and not yet asked for.
+//! `MAX_UNSENT` of plain bytes at a time, nothing more is taken before all of their ciphertext is sent; from the peer
+//! `MAX_HANDSHAKE` until the handshake is over, then one incomplete record, and the records of one small read that were
+//! decrypted and not yet asked for.
 //!
 //! Early data is never accepted, and a certificate never asked for.
 

@@ -54,7 +54,7 @@ pub trait Machine: Debug + Send + Sized + 'static {
         true
     }
 
-    /// Whether nothing is under way: the client may ask for something, or not.
+    /// Whether nothing is under way: the client was served, and may ask for something more, or not.
     fn is_idle(&self) -> bool {
         false
     }
@@ -173,6 +173,11 @@ pub trait Record<M: Machine>: Debug + Default + Send {
 
     /// What decided so.
     fn decision(&self) -> Option<Field<'_>>;
+
+    /// Who the client is, where it was asked.
+    fn user(&self) -> Option<Field<'_>> {
+        None
+    }
 
     /// What is spoken there.
     fn protocol(&self) -> Option<Field<'_>> {

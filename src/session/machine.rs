@@ -140,7 +140,7 @@ impl Machine for Session {
     }
 
     fn is_idle(&self) -> bool {
-        self.state == State::RequestHead && self.prelude.is_empty()
+        self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered()
     }
 
     fn destination(&self) -> Option<SocketAddr> {
@@ -190,7 +190,7 @@ impl Machine for Session {
 
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.state == State::RequestHead && self.prelude.is_empty() && self.was_answered() {
+        if self.is_idle() {
             self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
@@ -206,7 +206,7 @@ impl Machine for Session {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
         if self.prelude.is_empty() && self.state != State::FirstBytes {
-            let served = self.state == State::RequestHead && self.was_answered();
+            let served = self.is_idle();
             return self.close(if served { CloseReason::Finished } else { CloseReason::ClientGone });
         }
         match self.state {
@@ -219,9 +219,7 @@ impl Machine for Session {
     fn deadline(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::FirstBytes => self.out_of_bytes(env),
-            State::RequestHead if self.prelude.is_empty() && self.was_answered() => {
-                self.close(CloseReason::Idle)
-            }
+            _ if self.is_idle() => self.close(CloseReason::Idle),
             _ => self.close(CloseReason::ProcessTimeout),
         }
     }

@@ -97,6 +97,7 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Kept {
     dest: Option<SocketAddr>,
+    user: Option<Box<str>>,
     name: Option<Box<[u8]>>,
     rule: Option<RuleId>,
     protocol: Option<&'static str>,
@@ -130,6 +131,7 @@ impl Record<Session> for Kept {
             return;
         }
         self.dest = session.destination();
+        self.user = session.facts().user.is().cloned();
         self.name = session.name_as_sent().map(|name| name.into());
         self.rule = session.verdict().map(|verdict| verdict.rule);
         self.protocol = session.protocol();
@@ -152,6 +154,10 @@ impl Record<Session> for Kept {
 
     fn decision(&self) -> Option<Field<'_>> {
         self.rule.map(|rule| ("rule", rule.into()))
+    }
+
+    fn user(&self) -> Option<Field<'_>> {
+        self.user.as_deref().map(|user| ("user", Value::Bytes(user.as_bytes())))
     }
 
     fn protocol(&self) -> Option<Field<'_>> {

@@ -1,9 +1,15 @@
 //! Asking a person for something that nobody else should read.
 
 use std::io::{self, BufRead, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::low_level;
 
 use super::socket::cvt;
+
+/// What may end the program while a person types.
+const ENDS: [i32; 4] = [SIGINT, SIGQUIT, SIGTERM, SIGHUP];
 
 /// A line that is read from the terminal `input`, which does not show it, after `prompt` was written to `output`. Without
 /// its line break.
@@ -32,7 +38,7 @@ pub fn ask_silently(
     Ok(line)
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal that does not show what is typed, until this is dropped or a signal ends the program.
 struct Silence<'fd> {
     fd: BorrowedFd<'fd>,
     before: libc::termios,
@@ -44,6 +50,17 @@ impl<'fd> Silence<'fd> {
         let mut before: libc::termios = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer is to a local of the right type.
         cvt(unsafe { libc::tcgetattr(fd.as_raw_fd(), &raw mut before) })?;
+        // They stay, as signal-hook cannot give a signal its default back; to restore what is restored does no harm.
+        for signal in ENDS {
+            let terminal = fd.as_raw_fd();
+            let restore_and_end = move || {
+                restore(terminal, &before);
+                let _ = low_level::emulate_default_handler(signal);
+            };
+            // SAFETY: the action does nothing but what is allowed in a signal handler: tcsetattr(3), and what signal-hook
+            // says of the default handler.
+            unsafe { low_level::register(signal, restore_and_end) }?;
+        }
         let mut silent = before;
         silent.c_lflag &= !libc::ECHO;
         // SAFETY: as above. TCSAFLUSH: what was typed before the question is no answer.
@@ -54,7 +71,12 @@ impl<'fd> Silence<'fd> {
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        // SAFETY: the pointer is to a field of the right type.
-        let _ = unsafe { libc::tcsetattr(self.fd.as_raw_fd(), libc::TCSANOW, &raw const self.before) };
+        restore(self.fd.as_raw_fd(), &self.before);
     }
+}
+
+/// Makes the terminal what it was; nobody could be told of a failure.
+fn restore(fd: RawFd, before: &libc::termios) {
+    // SAFETY: the pointer is to a value of the right type.
+    let _ = unsafe { libc::tcsetattr(fd, libc::TCSANOW, before) };
 }
