@@ -247,6 +247,7 @@ fn every_complete_configuration_validates() {
         let body = &body
             .replace("ip4: ['192.168.1.1']", "ip4: ['127.0.0.2']")
             .replace("ip4: ['10.8.0.1']", "ip4: ['127.0.0.3']")
+            .replace("ip4: ['10.8.0.11']", "ip4: ['127.0.0.3']")
             .replace(
                 "/etc/calamary/proxy",
                 &format!("{}/tests/vectors/certificates/server", root().display()),

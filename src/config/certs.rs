@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{Keys, Section, text};
 use super::problem::Report;
+#[cfg(feature = "tls")]
+use super::secret_file::SecretFile;
 use super::tree::Node;
 use crate::relay::stream::Role;
 
@@ -37,7 +39,9 @@ impl<'t> Certs<'t> {
         let public = self.needed("serverPublic", root, "certs.serverPublic", report);
         let private = self.needed("serverPrivate", root, "certs.serverPrivate", report);
         let (public, private) = (self.load(public?, report), self.load(private?, report));
-        server::role(&public?, &private?, report)
+        let (public, private) = (public?, private?);
+        private.file.warn_if_public(&private.path, private.node, report);
+        server::role(&public, &private, report)
     }
 
     /// Without TLS there is no such listener.
@@ -63,10 +67,10 @@ impl<'t> Certs<'t> {
     fn load(&mut self, node: &'t Node, report: &mut Report) -> Option<server::Loaded<'t>> {
         // What is no text is reported already.
         let path = self.folder.join(super::decode::scalar(node)?);
-        match server::read_file(&path) {
-            Ok(bytes) => {
+        match SecretFile::read(&path, server::MAX_FILE_BYTES) {
+            Ok(file) => {
                 self.files.push(path.clone());
-                Some(server::Loaded { node, path, bytes })
+                Some(server::Loaded { node, path, file })
             }
             Err(error) => {
                 report.error(node, format!("`{}` cannot be read: {error}", path.display()));
@@ -79,15 +83,14 @@ impl<'t> Certs<'t> {
 /// Whether a certificate chain and a key can be a server's.
 #[cfg(feature = "tls")]
 mod server {
-    use std::fs::File;
-    use std::io::{self, Read as _};
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use rustls::pki_types::pem::{Error as PemError, PemObject as _};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{Error, InconsistentKeys};
 
     use super::super::problem::Report;
+    use super::super::secret_file::SecretFile;
     use super::super::tree::Node;
     use crate::relay::stream::Role;
     use crate::relay::tls;
@@ -95,7 +98,7 @@ mod server {
     use crate::wire::x509::{self, Certificate, Time};
 
     /// The largest file: a chain of a few certificates has some kilobytes.
-    const MAX_FILE_BYTES: u64 = 1 << 20;
+    pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 
     /// Certificates of one chain. Four are many.
     const MAX_CHAIN: usize = 16;
@@ -104,21 +107,7 @@ mod server {
     pub(super) struct Loaded<'t> {
         pub node: &'t Node,
         pub path: PathBuf,
-        pub bytes: Vec<u8>,
-    }
-
-    pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-        // Asked before it is opened: opening a named pipe would wait for a writer.
-        let metadata = std::fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        if metadata.len() > MAX_FILE_BYTES {
-            return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        pub file: SecretFile,
     }
 
     /// What a listener needs, if the files are in order.
@@ -167,7 +156,7 @@ mod server {
         let path = file.path.display();
         // One more than is allowed tells that there is more.
         let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(&file.bytes).take(MAX_CHAIN + 1).collect();
+            CertificateDer::pem_slice_iter(&file.file.bytes).take(MAX_CHAIN + 1).collect();
         let problem = match chain {
             Ok(chain) if chain.is_empty() => format!(
                 "`{path}` holds no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`"
@@ -184,8 +173,8 @@ mod server {
 
     fn key(file: &Loaded<'_>, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
         let path = file.path.display();
-        let is_encrypted = || file.bytes.windows(9).any(|text| text == b"ENCRYPTED");
-        let problem = match PrivateKeyDer::from_pem_slice(&file.bytes) {
+        let is_encrypted = || file.file.bytes.windows(9).any(|text| text == b"ENCRYPTED");
+        let problem = match PrivateKeyDer::from_pem_slice(&file.file.bytes) {
             Ok(key) => return Some(key),
             Err(PemError::NoItemsFound) if is_encrypted() => {
                 format!("`{path}`: the key is encrypted: nobody could type its password at a start")

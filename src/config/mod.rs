@@ -15,6 +15,7 @@ mod problem;
 mod progress;
 pub mod redirector;
 mod rules;
+mod secret_file;
 mod service;
 mod tree;
 pub mod users;

@@ -5,14 +5,13 @@
 //! message shows a hash, or what somebody wrote in place of one.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::decode::{scalar, text};
 use super::problem::{Report, shown};
+use super::secret_file::SecretFile;
 use super::tree::{Node, Value};
 use crate::auth::hash::ACCEPTED;
 use crate::auth::users::MAX_USERS;
@@ -22,8 +21,6 @@ use crate::auth::{CryptHash, MAX_BYTES, Users};
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Bad lines of a file that are shown.
 const MAX_BAD_LINES: usize = 5;
-/// The permission bit of a file that everybody may read.
-const READABLE_BY_OTHERS: u32 = 0o004;
 
 /// The modes that ask clients who they are.
 pub(super) const MODES: [&str; 3] = ["http", "https", "socks5"];
@@ -170,13 +167,8 @@ fn inline(node: &Node, entries: &[(Node, Node)], report: &mut Report) -> Option<
 }
 
 fn read_file(path: &Path, node: &Node, report: &mut Report) -> Option<Users> {
-    let text = match read_text(path) {
-        Ok((text, mode)) => {
-            if mode & READABLE_BY_OTHERS != 0 {
-                report.warn(node, format!("`{0}` can be read by everybody: chmod o-rwx {0}", path.display()));
-            }
-            text
-        }
+    let text = match read_text(path, node, report) {
+        Ok(text) => text,
         Err(error) => {
             report.error(node, format!("`{}` cannot be read: {error}", path.display()));
             return None;
@@ -196,19 +188,10 @@ fn read_file(path: &Path, node: &Node, report: &mut Report) -> Option<Users> {
     Users::new(users)
 }
 
-/// The text and the permissions.
-fn read_text(path: &Path) -> io::Result<(String, u32)> {
-    // Asked before it is opened: opening a named pipe would wait for a writer.
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    Ok((text, metadata.permissions().mode()))
+fn read_text(path: &Path, node: &Node, report: &mut Report) -> io::Result<String> {
+    let file = SecretFile::read(path, MAX_FILE_BYTES)?;
+    file.warn_if_public(path, node, report);
+    String::from_utf8(file.bytes).map_err(|_| io::Error::other("not UTF-8"))
 }
 
 /// What a file says.

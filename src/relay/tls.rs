@@ -2,7 +2,8 @@
 //!
 //! rustls knows the protocol; here is what goes through the socket and when. What may be held is bounded: towards the peer
 //! `MAX_UNSENT` of plain bytes at a time, nothing more is taken before all of their ciphertext is sent; from the peer
-//! one incomplete record, and the records of one small read that were decrypted and not yet asked for.
+//! `MAX_HANDSHAKE` until the handshake is over, then one incomplete record, and the records of one small read that were
+//! decrypted and not yet asked for.
 //!
 //! Early data is never accepted, and a certificate never asked for.
 
@@ -15,7 +16,7 @@ use mio::net::TcpStream;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::time_provider::TimeProvider;
-use rustls::{Connection, ServerConfig, ServerConnection};
+use rustls::{Connection, InvalidMessage, ServerConfig, ServerConnection};
 
 use super::stream::Role;
 use crate::sys::time;
@@ -28,6 +29,10 @@ const CIPHERTEXT_PART: usize = 4;
 
 /// Reads in one turn of a handshake: a peer that sends more of it waits for its turn.
 const READS_PER_TURN: usize = 16;
+
+/// Bytes of a client's half of a handshake: what BoringSSL allows for one message. A hello with post-quantum keys, a ticket
+/// and ECH has some four thousand; rustls alone would hold 64 KiB for everybody who begins one and never ends it.
+const MAX_HANDSHAKE: usize = 16 * 1024;
 
 /// Bytes of one read of a handshake.
 const HANDSHAKE_READ: usize = 4 * 1024;
@@ -51,6 +56,8 @@ enum Sending {
 pub(super) struct Tls {
     connection: Connection,
     sending: Sending,
+    /// Bytes of the handshake that came so far.
+    received: usize,
 }
 
 impl Tls {
@@ -62,13 +69,17 @@ impl Tls {
             }
         };
         connection.set_buffer_limit(Some(MAX_UNSENT));
-        Ok(Tls { connection, sending: Sending::Open })
+        Ok(Tls { connection, sending: Sending::Open, received: 0 })
     }
 
     /// Takes in what was read: the handshake, and at its end perhaps a little more.
     pub fn take_in(&mut self, mut received: &[u8]) -> io::Result<()> {
+        self.received = self.received.saturating_add(received.len());
         while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
             self.connection.process_new_packets().map_err(failure)?;
+        }
+        if self.connection.is_handshaking() && self.received > MAX_HANDSHAKE {
+            return Err(failure(InvalidMessage::HandshakePayloadTooLarge.into()));
         }
         Ok(())
     }

@@ -29,8 +29,17 @@ fn without_tls_there_is_no_such_mode_and_the_error_says_so() {
 
 #[cfg(feature = "tls")]
 mod with_tls {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
-    use crate::config::Mode;
+    use crate::config::{Mode, Problem};
+
+    /// The warnings but for one: everybody may read the keys of this repository.
+    fn doubts(loaded: &Loaded) -> Vec<&Problem> {
+        let is_public = |warning: &&Problem| warning.message.contains("can be read by everybody");
+        loaded.warnings.iter().filter(|warning| !is_public(warning)).collect()
+    }
 
     #[test]
     fn a_key_may_be_written_in_several_ways_and_a_chain_may_have_one_certificate() {
@@ -38,7 +47,7 @@ mod with_tls {
             [("server.pem", "server.key"), ("server.pem", "server-sec1.key"), ("other.pem", "other.key")]
         {
             let loaded = load_beside_certificates(&config(public, private)).unwrap();
-            assert_eq!(loaded.warnings, [], "{public} {private}");
+            assert_eq!(doubts(&loaded), Vec::<&Problem>::new(), "{public} {private}");
             for listener in &loaded.plan.service.listeners {
                 assert_eq!(listener.tls.is_some(), listener.mode == Mode::Https);
             }
@@ -46,6 +55,29 @@ mod with_tls {
             let folder = Path::new("tests/vectors/certificates");
             assert_eq!(loaded.files, [folder.join(public), folder.join(private)]);
         }
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_warned_of() {
+        let check = |public_mode: u32, private_mode: u32, expected: &[&str]| {
+            let folder = std::env::temp_dir().join(format!("calamary-certs-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            for (name, mode) in [("server.pem", public_mode), ("server.key", private_mode)] {
+                let path = folder.join(name);
+                std::fs::copy(Path::new("tests/vectors/certificates").join(name), &path).unwrap();
+                std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            }
+            let text = config("server.pem", "server.key");
+            let loaded = load(&text, &folder.join("config.yml"), LoadOptions::default()).unwrap();
+            let found: Vec<_> = loaded.warnings.iter().map(|warning| warning.message.clone()).collect();
+            let key = folder.join("server.key").display().to_string();
+            let expected: Vec<_> = expected.iter().map(|text| text.replace("KEY", &key)).collect();
+            assert_eq!(found, expected, "{private_mode:o}");
+            std::fs::remove_dir_all(folder).unwrap();
+        };
+        check(0o644, 0o600, &[]);
+        check(0o644, 0o640, &[]);
+        check(0o644, 0o604, &["`KEY` can be read by everybody: chmod o-rwx KEY"]);
     }
 
     #[test]
@@ -123,7 +155,8 @@ mod with_tls {
     #[test]
     fn a_certificate_that_is_out_of_date_is_a_warning() {
         let loaded = load_beside_certificates(&config("expired.pem", "server.key")).unwrap();
-        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        let warnings = doubts(&loaded);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert_eq!(warning.path, "certs.serverPublic");
         assert!(warning.message.ends_with("certificate 1 has expired on 2021-01-31"), "{warning}");
     }

@@ -358,3 +358,39 @@ fn what_is_no_tls_gets_an_alert() {
     check(&[22, 3, 1, 0, 4, 2, 0, 0, 0]);
     check(&[22, 3, 1, 0xff, 0xff, 1, 0, 0, 1, 0]);
 }
+
+/// A client that says nothing but the beginning of an endless hello holds so much of our memory and no more.
+#[test]
+fn a_hello_without_an_end_is_refused() {
+    // As long as a handshake message may be, in whole records.
+    let endless = |records: usize| {
+        let mut bytes = [&[22, 3, 1, 4, 0, 1, 0, 0xff, 0xf0][..], &[0; KIB - 4]].concat();
+        for _ in 1..records {
+            bytes.extend([&[22, 3, 1, 4, 0][..], &[0; KIB]].concat());
+        }
+        bytes
+    };
+    let check = |first: usize, then: usize, accepted: bool| {
+        let (mut rig, mut client, _server) = Rig::new();
+        let secured = rig.client.stream.secure(&role(), &endless(first)).and_then(|()| {
+            client.write_all(&endless(first + then)[endless(first).len()..]).unwrap();
+            loop {
+                match rig.client.stream.handshake() {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        if !rig.wait(Duration::from_millis(300)) {
+                            return Ok(());
+                        }
+                    }
+                    Err(e) => return Err(e),
+                    Ok(done) => assert!(!done),
+                }
+            }
+        });
+        assert_eq!(secured.is_ok(), accepted, "{first} {then}");
+        assert!(secured.map_or_else(|e| is_tls_failure(&e), |()| true));
+    };
+    check(1, 0, true);
+    check(7, 8, true);
+    check(16, 0, false);
+    check(1, 15, false);
+}
