@@ -65,8 +65,11 @@ impl<M: Machine> Connection<M> {
         now: Instant,
     ) -> Self {
         Connection {
-            // A fresh socket has room.
-            client: End { stream: Stream::new(stream), ready: Ready { writable: true, ..Ready::NOT } },
+            // A fresh socket has room, and mostly something to read: what a client says first comes with its handshake.
+            client: End {
+                stream: Stream::new(stream),
+                ready: Ready { readable: true, writable: true, ..Ready::NOT },
+            },
             server: None,
             race: Race::default(),
             stage: Stage::Over,
