@@ -3,7 +3,7 @@
 #![no_main]
 
 use calamary::decide::fingerprint::FingerprintSet;
-use calamary::decide::name::{Coverage, MAX_NAME, NamePattern, NameSet, normalise};
+use calamary::decide::name::{MAX_NAME, NamePattern, NameSet, normalise};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -53,7 +53,8 @@ fuzz_target!(|data: &[u8]| {
     for (place, pattern) in patterns.iter().enumerate() {
         if place % 3 == 2 {
             compact.except(pattern);
-            out |= NamePattern::new(pattern.domain(), Coverage::Tree).is_ok_and(|tree| tree.matches(&name));
+            // Not parsed again: a domain with `%` in it is not the one form of itself.
+            out |= naive(&format!(".{}", pattern.domain()), &name);
         } else {
             compact.push(pattern);
             covered |= pattern.matches(&name);
