@@ -62,11 +62,13 @@ pub enum CloseReason {
     OutOfResources,
     /// The daemon stopped and `timeout.drain` passed.
     Shutdown,
+    /// A window of the rules closed or opened, and with `endAtClose` that ends what it had let in.
+    WindowClosed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 28] = [
+    pub const ALL: [CloseReason; 29] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -95,6 +97,7 @@ impl CloseReason {
         CloseReason::Limit,
         CloseReason::OutOfResources,
         CloseReason::Shutdown,
+        CloseReason::WindowClosed,
     ];
 
     /// Whether the name or the server could not be reached, whatever the rules say.
@@ -142,6 +145,7 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::OutOfResources => "out_of_resources",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::WindowClosed => "window_closed",
         }
     }
 }

@@ -138,6 +138,7 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }
