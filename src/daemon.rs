@@ -3,6 +3,7 @@
 mod check;
 mod follower;
 mod health;
+mod household;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +15,7 @@ pub use self::check::{check, check_user};
 pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
+pub use self::household::{Household, week_time};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 use crate::engine::verifier::Verifier;
@@ -73,6 +75,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission: Admission::new(effective),
         resolver,
         verifier,
+        surroundings: P::surroundings(),
         dialled: Dialled::new(workers),
     });
 

@@ -1,7 +1,7 @@
 //! From the file to the plan.
 //!
 //! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`
-//! and `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
+//! and `progress`), `rules` and `policy_tests` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
 //! found in one go and shown with its place, see [`Problem`]. What a key asks for and this version cannot do is an error,
 //! never passed over.
 
@@ -11,6 +11,7 @@ mod doubts;
 pub mod list_file;
 mod listen;
 pub mod plan;
+mod policy_tests;
 mod problem;
 mod progress;
 pub mod redirector;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use self::certs::Certs;
 use self::decode::{Keys, Section};
+use self::policy_tests::PolicyTests;
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
@@ -178,9 +180,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["devices", "tests"] {
-        service::refuse_if_given(section.get(name), name, report);
-    }
+    service::refuse_if_given(section.get("devices"), "devices", report);
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -197,6 +197,8 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
+    let count = section.get("rules").map_or(0, |node| decode::items(node).len());
+    let tests = PolicyTests::read(section.get("tests"), count, report);
     if !report.is_clean() {
         return None;
     }
@@ -216,8 +218,14 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers };
-    let summary = summary(&plan, &vars);
+    tests.run(&compiled, &service, report);
+    let plan =
+        Plan { service, rules: compiled, parsers: settings.parsers, end_at_close: settings.end_at_close };
+    let mut summary = summary(&plan, &vars);
+    if tests.len() > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(summary, "\ntests: {}, all as expected", tests.len());
+    }
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })

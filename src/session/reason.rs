@@ -64,6 +64,8 @@ pub enum CloseReason {
     OutOfResources,
     /// The daemon stopped and `timeout.drain` passed.
     Shutdown,
+    /// A window of the rules closed or opened, and with `endAtClose` that ends what it had let in.
+    WindowClosed,
 }
 
 impl CloseReason {
@@ -98,6 +100,7 @@ impl CloseReason {
         CloseReason::Limit,
         CloseReason::OutOfResources,
         CloseReason::Shutdown,
+        CloseReason::WindowClosed,
     ];
 
     /// Whether the name or the server could not be reached, whatever the rules say.
@@ -154,6 +157,7 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::OutOfResources => "out_of_resources",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::WindowClosed => "window_closed",
         }
     }
 }
