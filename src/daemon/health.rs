@@ -2,13 +2,14 @@
 //! name is, holds up no other.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::Service;
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
 use crate::session::redirect::{Server, Standing};
+use crate::sys::names;
 use crate::sys::socket::{self, Outgoing};
 use crate::wire::proxy_protocol::write;
 
@@ -113,7 +114,8 @@ fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![address]);
     }
     let (host, port) = split_name(name).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok((&*host, port).to_socket_addrs()?.take(MAX_ADDRESSES).collect())
+    let found = names::addresses(&host)?.into_iter().take(MAX_ADDRESSES);
+    Ok(found.map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 fn knock(address: SocketAddr, service: &Service, header: HeaderVersion) -> io::Result<()> {
