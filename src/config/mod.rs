@@ -26,8 +26,6 @@ mod vars;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +37,7 @@ use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
+use crate::sys::files;
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
@@ -97,10 +96,8 @@ pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> 
 /// The text of a configuration file.
 fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
     // One more than is allowed tells that there is more.
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = files::read(path, MAX_FILE_BYTES + 1).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
