@@ -70,7 +70,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 29] = [
+    pub const ALL: [CloseReason; 30] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
