@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod addresses;
+pub mod datagram;
 pub mod limits;
 pub mod memory;
 mod netlink;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Env, Machine, Report, Session, Step, Wire};
+use super::{Budget, Closing, Env, Machine, Memory, Report, Session, Step, Wire};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -89,6 +89,7 @@ struct Simulation {
     session: Session,
     verdicts: Verdicts,
     preludes: Arc<Budget>,
+    memory: Memory,
     /// The step that the session waits in.
     until: Option<Instant>,
 }
@@ -111,7 +112,8 @@ impl Simulation {
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
         let (verdicts, preludes) = (Verdicts::default(), Arc::default());
-        Simulation { start: now, now, plan, locals, session, verdicts, preludes, until: None }
+        let memory = Memory::new(now);
+        Simulation { start: now, now, plan, locals, session, verdicts, preludes, memory, until: None }
     }
 
     /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
@@ -152,8 +154,8 @@ impl Simulation {
     }
 
     fn tell(&mut self, input: In<'_>) -> Step {
-        let Simulation { session, verdicts, plan, locals, preludes, .. } = self;
-        let env = &mut Env { now: self.now, plan, locals, preludes, report: verdicts };
+        let Simulation { session, verdicts, plan, locals, preludes, memory, .. } = self;
+        let env = &mut Env { now: self.now, plan, locals, preludes, memory, report: verdicts };
         match input {
             In::To(addr) => session.start(Wish::Address(addr.parse().unwrap()), env),
             In::Start => session.start(Wish::Lost, env),
