@@ -28,8 +28,6 @@ mod vars;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +39,9 @@ use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
+use crate::decide::L4;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
+use crate::sys::files;
 
 pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
@@ -101,10 +101,8 @@ pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> 
 /// The text of a configuration file.
 fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
     // One more than is allowed tells that there is more.
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = files::read(path, MAX_FILE_BYTES + 1).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
@@ -253,7 +251,7 @@ fn listeners(
         |node: Option<&Node>, mode: &str, report: &mut Report| users.of_listener(node, mode, report);
     let listeners = listen::required(root, section, &listen::WAYS, &mut users_of, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
-        && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
+        && let Some(listener) = listeners.iter().find(|l| l.l4 == L4::Tcp && share_port(l.addr, addr))
     {
         report.error(
             node,
@@ -267,7 +265,7 @@ fn listeners(
 }
 
 /// Whether only one of them can be bound.
-fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
+pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip()
         || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() == b.port() && a.port() != 0 && same_ip
@@ -275,7 +273,7 @@ fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn summary_of_listeners(service: &Service) -> String {
     let shown = service.listeners.iter().take(MAX_LISTENERS_SHOWN);
-    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
+    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.place())).collect();
     if service.listeners.len() > MAX_LISTENERS_SHOWN {
         listeners.push("…".to_owned());
     }

@@ -27,7 +27,7 @@ pub(super) fn review<M: Machine>(
         return None;
     }
     *at = next_review(tools);
-    tools.with_env(|env| session.review(env))
+    tools.env(|env| session.review(env))
 }
 
 fn next_review<M: Machine>(tools: &Tools<'_, M>) -> Option<Instant> {
