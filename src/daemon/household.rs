@@ -48,8 +48,14 @@ struct Known {
     stamp: Option<Stamp>,
 }
 
-/// What changes with the contents of a file: device, inode, length, time of change.
-type Stamp = (u64, u64, u64, i64, i64);
+/// What changes with the contents of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
 
 /// Who was looked for lately.
 #[derive(Debug, Default)]
@@ -165,7 +171,12 @@ impl Household {
 /// The names of a leases file that is not the one of `stamp`. One that is gone or cannot be read has none.
 fn changed_leases(path: &Path, stamp: Option<Stamp>) -> Option<(Names, Option<Stamp>)> {
     let now = std::fs::metadata(path).ok();
-    let now = now.map(|file| (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()));
+    let now = now.map(|file| Stamp {
+        device: file.dev(),
+        inode: file.ino(),
+        len: file.len(),
+        modified: (file.mtime(), file.mtime_nsec()),
+    });
     if now == stamp {
         return None;
     }

@@ -149,6 +149,15 @@ impl Share {
         self.keeper.quota.rate.map(|rate| (rate.saturating_mul(TURN_MS) / 1000).clamp(least, most))
     }
 
+    /// Takes in that `bytes` are to move, if they may now; for those who cannot wait.
+    pub fn spend_in_time(&self, way: Way, bytes: u64, now: Instant) -> bool {
+        let in_time = self.spend(way, 0, now) <= now;
+        if in_time {
+            self.spend(way, bytes, now);
+        }
+        in_time
+    }
+
     /// Takes in that `bytes` have moved: when the next turn may be.
     pub fn spend(&self, way: Way, bytes: u64, now: Instant) -> Instant {
         let Some(rate) = self.keeper.quota.rate else { return now };

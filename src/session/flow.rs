@@ -21,6 +21,7 @@ use crate::connect::resolve::ResolveError;
 use crate::identify::Identity;
 use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS};
 use crate::metrics::Metrics;
+use crate::quota::{Share, Way};
 
 /// A flow of DNS ends this long after its last datagram.
 const DNS_IDLE: Duration = Duration::from_secs(10);
@@ -71,7 +72,7 @@ pub struct Flow<M: Machine> {
     /// Where the client's datagrams go.
     wish: Wish,
     deciding: Option<Deciding<M>>,
-    open: Option<Open>,
+    open: Option<Open<M>>,
     due: Option<Instant>,
 }
 
@@ -96,9 +97,13 @@ struct Held {
 
 /// What was let in.
 #[derive(Debug)]
-struct Open {
+struct Open<M> {
     idle: Duration,
     kind: Kind,
+    /// What it takes of the limits of its rule.
+    share: Option<Share>,
+    /// The session, where it is looked at again, and when.
+    reviewed: Option<(Box<M>, Option<Instant>)>,
 }
 
 #[derive(Debug)]
@@ -128,7 +133,8 @@ impl<M: Machine> Flow<M> {
     /// When [`Flow::expired`] wants to be called.
     pub fn due(&self) -> Option<Instant> {
         let verdict = self.deciding.as_ref().and_then(|deciding| deciding.until);
-        [verdict, self.due].into_iter().flatten().min()
+        let review = self.open.as_ref().and_then(|open| open.reviewed.as_ref()?.1);
+        [verdict, self.due, review].into_iter().flatten().min()
     }
 
     /// The resolver is asked, and will have answered by this time.
@@ -212,11 +218,15 @@ impl<M: Machine> Flow<M> {
                 let watch = deciding.session.watch(env);
                 let idle = deciding.session.service().timeouts.udp_idle;
                 let mut open = Open::new(watch, idle, env.now);
+                open.share = deciding.session.take_share();
                 let held = deciding.held.datagrams;
                 for datagram in &held {
                     open.begins_anew(datagram, record, metrics, env.now);
                 }
                 self.due = env.now.checked_add(open.idle);
+                if M::TIES && deciding.session.is_reviewed() {
+                    open.reviewed = Some((deciding.session, env.next_review()));
+                }
                 self.open = Some(open);
                 Act::Send(held)
             }
@@ -257,11 +267,25 @@ impl<M: Machine> Flow<M> {
             };
             return self.take(deciding, step);
         }
+        if let Some((session, at)) = self.open.as_mut().and_then(|open| open.reviewed.as_mut())
+            && at.is_some_and(|at| env.now >= at)
+        {
+            *at = env.next_review();
+            if let Some(reason) = session.review(env) {
+                return Act::End(reason);
+            }
+        }
         if self.due.is_some_and(|due| env.now < due) {
             return Act::Wait;
         }
         let done = matches!(&self.open, Some(Open { kind: Kind::Dns { unanswered: 0 }, .. }));
         Act::End(if done { CloseReason::Finished } else { CloseReason::Idle })
+    }
+
+    /// Whether so many bytes may go this way now. What goes beyond a rate is dropped: those who send datagrams slow down then.
+    pub fn may_pass(&self, way: Way, bytes: u64, now: Instant) -> bool {
+        let share = self.open.as_ref().and_then(|open| open.share.as_ref());
+        share.is_none_or(|share| share.spend_in_time(way, bytes, now))
     }
 
     /// The program stops: what is silent for so long ends.
@@ -351,7 +375,7 @@ impl Held {
     }
 }
 
-impl Open {
+impl<M: Machine> Open<M> {
     fn new(watch: Watch, udp_idle: Duration, now: Instant) -> Self {
         let kind = match watch {
             Watch::Nothing => Kind::Plain,
@@ -360,11 +384,11 @@ impl Open {
             Watch::Quic(first) => Kind::Quic { first, since: now },
         };
         let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
-        Open { idle, kind }
+        Open { idle, kind, share: None, reviewed: None }
     }
 
     /// Looks at a datagram of the client: whether the rules must be asked about it first.
-    fn begins_anew<M: Machine>(
+    fn begins_anew(
         &mut self,
         datagram: &[u8],
         record: &mut impl Record<M>,

@@ -21,6 +21,7 @@ pub mod flow;
 mod last_words;
 mod machine;
 mod memory;
+mod owed;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -34,7 +35,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::auth::Credentials;
 use crate::decide::rules::Locals;
@@ -64,6 +65,19 @@ pub struct Env<'a, M: Machine = Session> {
     pub memory: &'a Memory,
     /// Who hears of verdicts.
     pub report: &'a mut dyn Report<M>,
+}
+
+/// So that the clock on the wall shows the next minute for certain.
+const BEHIND_THE_MINUTE: Duration = Duration::from_millis(5);
+
+impl<M: Machine> Env<'_, M> {
+    /// When to look again at a session that hangs on the time: right behind the next full minute.
+    ///
+    /// Windows begin and end at full minutes. The next look is never further away than that, and the clock is read anew for
+    /// each, so a clock that jumps is noticed within a minute, too.
+    pub fn next_review(&self) -> Option<Instant> {
+        self.now.checked_add(self.surroundings.week_time().1 + BEHIND_THE_MINUTE)
+    }
 }
 
 /// Hears of what is decided.

@@ -2,7 +2,8 @@
 //! request, reply. Up to the request it has to be said within `timeout.process`, counted once, and again behind a password:
 //! how long the check of that takes is not the client's business.
 
-use super::machine::{Owed, Session};
+use super::machine::Session;
+use super::owed::Owed;
 use super::state::State;
 use super::{CloseReason, Env, Machine, Step, Wire};
 use crate::accept;

@@ -1,20 +1,14 @@
 //! What binds relayed bytes to the rule that let them in: its time, which is looked at again, and its limits.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::engine::tools::Tools;
 use crate::quota::{Share, Way};
 use crate::session::{CloseReason, Machine};
 
-/// So that the clock on the wall shows the next minute for certain.
-const BEHIND: Duration = Duration::from_millis(5);
-
 /// When a session that hangs on the time is looked at again, for the first time; nothing for one that does not.
-///
-/// Windows begin and end at full minutes, so it is looked at right behind each. The next look is never further away than that,
-/// and the clock is read anew at each, so a clock that jumps is noticed within a minute, too.
 pub(super) fn first_review<M: Machine>(session: &M, tools: &Tools<'_, M>) -> Option<Instant> {
-    if M::TIES && session.is_reviewed() { next_review(tools) } else { None }
+    if M::TIES && session.is_reviewed() { tools.env(|env| env.next_review()) } else { None }
 }
 
 /// Looks at a session where it is time for that: why it must end, if it must.
@@ -26,12 +20,10 @@ pub(super) fn review<M: Machine>(
     if at.is_none_or(|at| tools.now < at) {
         return None;
     }
-    *at = next_review(tools);
-    tools.env(|env| session.review(env))
-}
-
-fn next_review<M: Machine>(tools: &Tools<'_, M>) -> Option<Instant> {
-    tools.now.checked_add(tools.shared.surroundings.week_time().1 + BEHIND)
+    tools.env(|env| {
+        *at = env.next_review();
+        session.review(env)
+    })
 }
 
 /// Keeps two directions to the rate of their share: each reads a turn's worth, and pauses until that is paid for.

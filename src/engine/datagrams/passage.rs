@@ -17,6 +17,7 @@ use crate::engine::connection::{Begun, Fate, is_own, resolve};
 use crate::engine::dialled::Trace;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
+use crate::quota::Way;
 use crate::session::flow::{Act, Flow};
 use crate::session::{CloseReason, Machine};
 use crate::sys::datagram::{self, Batch};
@@ -167,6 +168,10 @@ impl<M: Machine> Passage<M> {
             };
             server.heard = true;
             batch.arrivals().for_each(|_| flow.answer(tools.now));
+            let bytes: usize = batch.arrivals().map(|arrival| arrival.bytes.len()).sum();
+            if !flow.may_pass(Way::Down, bytes as u64, tools.now) {
+                continue;
+            }
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
             match gear.replies.send(dest, client, answers, gear.flows) {
                 Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
@@ -288,7 +293,11 @@ impl<M: Machine> Passage<M> {
     }
 
     fn send(&mut self, datagrams: &[&[u8]], tools: &Tools<'_, M>) {
-        let Some(server) = &self.server else { return };
+        let (Some(server), Some(flow)) = (&self.server, &self.flow) else { return };
+        let bytes: usize = datagrams.iter().map(|datagram| datagram.len()).sum();
+        if !flow.may_pass(Way::Up, bytes as u64, tools.now) {
+            return;
+        }
         let sent = datagram::send(&server.socket, None, datagrams.iter().copied());
         if let Some(error) = sent.error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
             self.unreached.get_or_insert(DialError::from(&error));
