@@ -1,6 +1,7 @@
 //! The command line: options in, an exit status out.
 
 mod hash_password;
+pub(crate) mod live;
 
 pub(crate) use self::hash_password::hash_password;
 use std::io::{IsTerminal, Write};
@@ -26,7 +27,7 @@ pub fn main<P: Program>(args: impl IntoIterator<Item = String>) -> ExitCode {
         Ok(given) => given,
         Err(error) => return wrong::<P>(&error.to_string()),
     };
-    if let Some(stray) = given.free.first() {
+    if let Some(stray) = given.free.get(P::words(&given)) {
         return wrong::<P>(&format!("`{stray}` is not an option"));
     }
     if given.opt_present("help") {
@@ -77,7 +78,7 @@ pub enum Source {
 impl Source {
     /// The named file, which must exist; else the default file, if there is one. Whatever else is wrong with that, such as
     /// a link to nowhere, its reader will say: it was not put there for nothing.
-    fn of(named: Option<String>, default: &Path) -> Self {
+    pub(crate) fn of(named: Option<String>, default: &Path) -> Self {
         match (named, default.symlink_metadata()) {
             (Some(path), _) => Source::File(PathBuf::from(path)),
             (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Source::Default,

@@ -4,6 +4,8 @@ mod check;
 mod follower;
 mod health;
 mod household;
+mod live;
+mod passes;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 pub use self::household::{Household, week_time};
+pub(crate) use self::live::{bind as bind_live, serve as serve_live};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 use crate::engine::verifier::Verifier;
@@ -47,6 +50,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
+    let live = P::bind_live(&plan)?;
     let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
     drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
@@ -95,6 +99,10 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         handles.push(handle);
     }
 
+    if let Some(live) = live {
+        let workers = handles.iter().map(Handle::another).collect();
+        P::serve_live(live, &around, workers).map_err(|e| format!("cannot serve the live socket: {e}"))?;
+    }
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon::<P> {
         source,
@@ -240,6 +248,7 @@ impl<P: Program> Daemon<P> {
         for worker in self.workers {
             worker.join();
         }
+        P::ended(&self.plan);
         log::info!("Stopped");
     }
 }

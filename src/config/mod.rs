@@ -46,6 +46,7 @@ use crate::sys::files;
 pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
+pub use service::LIVE_SOCKET;
 
 /// What a start without a file uses, and `--print-config` prints.
 pub const DEFAULT_CONFIG: &str = include_str!("default.yml");
@@ -114,6 +115,27 @@ fn read(path: &Path) -> Result<String, Problems> {
         let (file, path) = (path.to_owned(), String::new());
         Problems::one(Problem { file, line, column, path, message: message.to_owned() })
     })
+}
+
+/// Where the program that runs on this configuration can be asked, if the configuration says so; nothing else is read of it.
+///
+/// # Errors
+/// It cannot be read, or that is wrong.
+pub fn live_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    let text = read(path)?;
+    let root = tree::parse(&text).map_err(|error| Problems::whole_file(path, error.message))?;
+    let live = entry(&root, "live").or_else(|| entry(entry(&root, "service")?, "live"));
+    let mut report = Report::default();
+    let socket = service::live(live, &mut report);
+    let clean = report.is_clean();
+    let (errors, _) = report.resolve(&root, path);
+    if clean { Ok(socket) } else { Err(errors) }
+}
+
+/// The value of a key, where that is all that is read.
+fn entry<'t>(node: &'t Node, name: &str) -> Option<&'t Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|(key, _)| decode::scalar(key) == Some(name)).map(|(_, value)| value)
 }
 
 /// The embedded configuration.
@@ -229,6 +251,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         keepers: limit::keepers(&rules),
         devices: Arc::new(devices),
         end_at_close: settings.end_at_close,
+        live: settings.live,
     };
     let mut summary = summary(&plan, &vars);
     if tests.len() > 0 {

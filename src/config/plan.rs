@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Plan {
     pub parsers: Parsers,
     /// The limits of rules, by their places.
     pub keepers: HashMap<u16, Arc<Keeper>>,
+    /// Where the running program can be asked.
+    pub live: Option<PathBuf>,
     /// What is known of devices.
     pub devices: Arc<Devices>,
     /// What a window of the rules has let in ends with it.

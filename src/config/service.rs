@@ -1,9 +1,10 @@
 //! The settings around listeners and rules: deadlines, output, limits, metrics, log, …
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{Keys, Section, boolean, choice, items, number, parse_port, scalar, text};
+use super::decode::{Keys, Section, boolean, choice, items, number, parse_bool, parse_port, scalar, text};
 use super::plan::{Limits, Log, Output, Service, Timeouts};
 use super::problem::Report;
 use super::tree::Node;
@@ -27,6 +28,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "group",
     "interceptFallback",
     "endAtClose",
+    "live",
 ];
 
 /// Nameservers that are asked for one name at most.
@@ -39,6 +41,8 @@ const MAX_RETRIES: u64 = 100;
 const MAX_INTERFACE_BYTES: usize = 15;
 /// The port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
+/// Where the running program is asked when nothing else is said.
+pub const LIVE_SOCKET: &str = "/run/calamary.sock";
 /// Where metrics are served when nothing else is said.
 const METRICS_PORT: u16 = 9512;
 
@@ -48,6 +52,7 @@ pub(super) struct Settings {
     pub(super) service: Service,
     pub(super) parsers: Parsers,
     pub(super) end_at_close: bool,
+    pub(super) live: Option<PathBuf>,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
@@ -60,7 +65,22 @@ pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
     let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
     service.nameservers = nameservers(section.get("dnsNameservers"), report);
     service.metrics = metrics(section, report);
-    Settings { service, parsers: parsers(section, report), end_at_close }
+    let live = live(section.get("live"), report);
+    Settings { service, parsers: parsers(section, report), end_at_close, live }
+}
+
+/// Where the running program can be asked.
+pub(super) fn live(node: Option<&Node>, report: &mut Report) -> Option<PathBuf> {
+    let node = node?;
+    match scalar(node).map(|text| (parse_bool(text), text)) {
+        Some((Some(true), _)) => Some(PathBuf::from(LIVE_SOCKET)),
+        Some((Some(false), _)) => None,
+        Some((None, path)) if path.starts_with('/') => Some(PathBuf::from(path)),
+        _ => {
+            report.expected(node, "`true`, `false`, or where the socket is to be: `/run/calamary.sock`");
+            None
+        }
+    }
 }
 
 /// What every program has; `output` are the keys that it knows there.

@@ -12,8 +12,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::passes::Passes;
 use crate::config::{Devices, Plan};
 use crate::decide::device::{Mac, UNKNOWN};
+use crate::decide::rules::Ruleset;
 use crate::decide::week::WeekTime;
 use crate::devices::Names;
 use crate::session::{Device, Surroundings};
@@ -36,6 +38,8 @@ pub struct Household {
     known: RwLock<Known>,
     searches: Mutex<Searches>,
     follower: Mutex<bool>,
+    plan: RwLock<Option<Arc<Plan>>>,
+    passes: Passes,
 }
 
 /// Who is known.
@@ -70,6 +74,10 @@ impl Surroundings for Household {
         (week_time_at(now), minute_left(now))
     }
 
+    fn passes(&self, now: Instant) -> Option<Arc<Ruleset>> {
+        self.passes.rules(now)
+    }
+
     fn device(&self, client: IpAddr, neighbour: bool) -> Device {
         let found = self.find(client, neighbour);
         let is_missing = (neighbour && found.mac.is_none()) || *found.name == *UNKNOWN;
@@ -83,7 +91,8 @@ impl Surroundings for Household {
 
 impl Household {
     /// From now on by this plan. Begins to follow the neighbours if its rules ask for devices.
-    pub fn follow(self: &Arc<Self>, plan: &Plan) {
+    pub fn follow(self: &Arc<Self>, plan: &Arc<Plan>) {
+        *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(plan));
         {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             known.configured = Some(Arc::clone(&plan.devices));
@@ -117,7 +126,23 @@ impl Household {
         }
     }
 
-    fn is_following(&self) -> bool {
+    /// The plan in force.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets a device reach a name for a while, see [`Passes::add`].
+    ///
+    /// # Errors
+    /// What is wrong with that.
+    pub fn add_pass(self: &Arc<Self>, time: &str, device: &str, name: &str) -> Result<(), String> {
+        self.passes.add(time, device, name, Instant::now())?;
+        self.follow_neighbours();
+        Ok(())
+    }
+
+    /// Whether the neighbours are known.
+    pub fn is_following(&self) -> bool {
         *self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -60,6 +60,8 @@ pub enum RuleId {
     Always,
     /// A rule's place in the file, from 0.
     Index(u16),
+    /// An exception for a while, which the configuration knows nothing of.
+    Pass,
     /// No rule matched.
     Default,
     /// What began as a known protocol was not whole in time or size.
@@ -71,6 +73,7 @@ impl std::fmt::Display for RuleId {
         match self {
             RuleId::Always => f.write_str("always"),
             RuleId::Index(i) => write!(f, "{i}"),
+            RuleId::Pass => f.write_str("pass"),
             RuleId::Default => f.write_str("default"),
             RuleId::Incomplete => f.write_str("incomplete"),
         }

@@ -50,7 +50,7 @@ pub(super) fn observe(rules: &Compiled, facts: &Facts, verdict: Verdict) -> Obse
         RuleId::Index(index) => usize::from(index),
         RuleId::Default => usize::MAX,
         // No rule was looked at.
-        RuleId::Always | RuleId::Incomplete => 0,
+        RuleId::Always | RuleId::Incomplete | RuleId::Pass => 0,
     };
     let possible = Worlds::of_facts(facts);
     let walk = Walk { rules, facts, always: None, possible, budget: Cell::new(0) };

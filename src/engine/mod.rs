@@ -8,6 +8,7 @@ mod admission;
 mod connection;
 mod datagrams;
 mod dialled;
+mod gather;
 mod handle;
 mod listening;
 mod reporter;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
+pub use gather::{Gather, Row};
 pub use handle::{Command, Handle, Shared, prepare};
 pub use listening::{Binding, Socket, bind, bind_one, diff};
 pub use worker::{share_out, spawn};

@@ -14,9 +14,10 @@ use mio::{Events, Poll, Token};
 
 use self::datagrams::FIRST_FLOW;
 use super::connection::{Connection, Fate, ROLES};
-use super::datagrams::Datagrams;
+use super::datagrams::{Datagrams, Passage};
 use super::handle::{Command, Handle, Inbox, Prepared, Shared, WAKER};
 use super::listening::{Binding, Socket};
+use super::reporter::Life;
 use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
@@ -412,6 +413,8 @@ impl<M: Machine> Worker<M> {
                 Command::Answer(_) | Command::Verified(_) => {}
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
+                Command::Connections(gather) if M::TIES => gather.add(self.lives().map(|life| life.row(now))),
+                Command::Connections(_) => {}
             }
         }
     }
@@ -445,16 +448,15 @@ impl<M: Machine> Worker<M> {
     }
 
     fn report(&self, now: Instant) {
-        for key in self.connections.keys() {
-            if let Some(connection) = self.connections.get(key) {
-                connection.life().log_live(now);
-            }
-        }
-        for place in self.datagrams.flows.keys() {
-            if let Some(passage) = self.datagrams.flows.get(place) {
-                passage.life().log_live(now);
-            }
-        }
+        self.lives().for_each(|life| life.log_live(now));
+    }
+
+    /// Every connection, then every flow.
+    fn lives(&self) -> impl Iterator<Item = &Life<M>> {
+        let connections = self.connections.keys().into_iter().filter_map(|key| self.connections.get(key));
+        let flows =
+            self.datagrams.flows.keys().into_iter().filter_map(|place| self.datagrams.flows.get(place));
+        connections.map(|connection| connection.life()).chain(flows.map(Passage::life))
     }
 }
 

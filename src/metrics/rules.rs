@@ -14,6 +14,7 @@ pub(super) struct Rules {
     /// Locked for writing by a reload only.
     table: RwLock<Table>,
     always: Counter,
+    pass: Counter,
     default: Counter,
     incomplete: Counter,
 }
@@ -53,6 +54,7 @@ impl Rules {
     pub(super) fn matched(&self, rule: RuleId) {
         match rule {
             RuleId::Always => self.always.add(1),
+            RuleId::Pass => self.pass.add(1),
             RuleId::Default => self.default.add(1),
             RuleId::Incomplete => self.incomplete.add(1),
             RuleId::Index(index) => {
@@ -78,6 +80,7 @@ impl Rules {
     pub(super) fn matches(&self, rule: RuleId) -> u64 {
         match rule {
             RuleId::Always => self.always.get(),
+            RuleId::Pass => self.pass.get(),
             RuleId::Default => self.default.get(),
             RuleId::Incomplete => self.incomplete.get(),
             RuleId::Index(index) => {

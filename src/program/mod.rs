@@ -3,9 +3,11 @@
 mod proxy;
 mod redirector;
 
+use std::io;
 #[cfg(feature = "metrics")]
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use getopts::{Matches, Options};
 
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Problems, Service};
+use crate::engine::Handle;
 use crate::metrics::Metrics;
 use crate::session::{Machine, Surroundings};
 
@@ -70,13 +73,41 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
         metrics: &Arc<Metrics>,
     ) -> Result<Self::Beside, String>;
 
+    /// Opens the socket at which the running program can be asked, if it wants one, for whom it is going to run as.
+    ///
+    /// # Errors
+    /// Why that cannot be, as one line for a person.
+    fn bind_live(_plan: &Self::Plan) -> Result<Option<UnixListener>, String> {
+        Ok(None)
+    }
+
+    /// Answers there.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    fn serve_live(
+        _socket: UnixListener,
+        _around: &Arc<Self::Around>,
+        _workers: Vec<Handle<Self::Plan>>,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The last worker has ended.
+    fn ended(_plan: &Self::Plan) {}
+
+    /// How many words its options may have behind them.
+    fn words(_given: &Matches) -> usize {
+        0
+    }
+
     /// Puts what was started for `plan` in the place of what ran for the `running` one.
     fn replace(old: &mut Self::Beside, new: Self::Beside, _plan: &Self::Plan, _running: &Self::Plan) {
         *old = new;
     }
 
     /// From here on `plan` is in force.
-    fn in_force(_plan: &Self::Plan, _metrics: &Metrics, _around: &Arc<Self::Around>) {}
+    fn in_force(_plan: &Arc<Self::Plan>, _metrics: &Metrics, _around: &Arc<Self::Around>) {}
 
     /// The plan in a few words, for the log.
     fn in_short(plan: &Self::Plan) -> String;

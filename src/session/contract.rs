@@ -217,6 +217,11 @@ pub trait Record<M: Machine>: Debug + Default + Send {
     /// Where the session went when it was last taken in.
     fn destination(&self) -> Option<SocketAddr>;
 
+    /// The log's word for what was decided, once it was.
+    fn verdict(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What decided so.
     fn decision(&self) -> Option<Field<'_>>;
 

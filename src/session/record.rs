@@ -6,7 +6,7 @@ use super::{Machine, Record, Session};
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::decide::facts::{Ech, Facts, Known, L5};
-use crate::decide::{Action, RuleId, Verdict};
+use crate::decide::{Action, Verdict};
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Outcome, Parsers};
 use crate::logging::{Field, Value};
@@ -105,7 +105,7 @@ pub struct Kept {
     dest: Option<SocketAddr>,
     user: Option<Box<str>>,
     name: Option<Box<[u8]>>,
-    rule: Option<RuleId>,
+    verdict: Option<Verdict>,
     protocol: Option<&'static str>,
 }
 
@@ -136,14 +136,14 @@ impl Record<Session> for Kept {
     }
 
     fn take_in(&mut self, session: &Session) {
-        if self.rule.is_some() && session.facts().port.is_unknown() {
+        if self.verdict.is_some() && session.facts().port.is_unknown() {
             // Between two requests: the last one says more.
             return;
         }
         self.dest = session.destination();
         self.user = session.facts().user.is().cloned();
         self.name = session.name_as_sent().map(|name| name.into());
-        self.rule = session.verdict().map(|verdict| verdict.rule);
+        self.verdict = session.verdict();
         self.protocol = session.protocol();
     }
 
@@ -166,8 +166,12 @@ impl Record<Session> for Kept {
         self.dest
     }
 
+    fn verdict(&self) -> Option<&'static str> {
+        self.verdict.map(Self::word)
+    }
+
     fn decision(&self) -> Option<Field<'_>> {
-        self.rule.map(|rule| ("rule", rule.into()))
+        self.verdict.map(|verdict| ("rule", verdict.rule.into()))
     }
 
     fn user(&self) -> Option<Field<'_>> {

@@ -1,19 +1,26 @@
 //! Facts that are looked up only where the walk asks for them: the time, and who the client is on the local network.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{Env, Session};
 use crate::config::Plan;
 use crate::decide::device::{Mac, UNKNOWN};
+use crate::decide::rules::Ruleset;
 use crate::decide::week::WeekTime;
-use crate::decide::{Action, Decision, Facts, Known, Need, Observed, Verdict};
+use crate::decide::{Action, Decision, Facts, Known, Need, Observed, RuleId, Verdict};
 
 /// Where those facts come from. Nobody waits here.
 pub trait Surroundings: Send + Sync {
     /// What the clock on the wall shows, and how long it goes on showing that.
     fn week_time(&self) -> (WeekTime, Duration) {
         (WeekTime::new(1, 0, 0), Duration::from_secs(60))
+    }
+
+    /// Exceptions for a while, as rules that accept; nothing if there is none.
+    fn passes(&self, _now: Instant) -> Option<Arc<Ruleset>> {
+        None
     }
 
     /// The device that has this address; if it is no `neighbour`, it is known by that alone.
@@ -72,8 +79,22 @@ pub(super) fn observe(plan: &Plan, facts: &mut Facts, env: &Env<'_>, verdict: Ve
 
 /// Asks the rules, and looks up what they ask for of the surroundings. What is still needed then is for the session to find.
 pub(super) fn decide(plan: &Plan, facts: &mut Facts, env: &Env<'_>) -> Decision {
+    let decision = by_rules(&plan.rules, facts, env);
+    let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action == Action::Accept);
+    let Some(passes) = env.surroundings.passes(env.now).filter(|_| !accepted) else { return decision };
+    match by_rules(&passes, facts, env) {
+        Decision::Verdict(verdict) if verdict.action == Action::Accept => {
+            Decision::Verdict(Verdict { rule: RuleId::Pass, ..verdict })
+        }
+        Decision::Verdict(_) => decision,
+        // Whether there is an exception hangs on it, whatever the rules hang on.
+        need => need,
+    }
+}
+
+fn by_rules(rules: &Ruleset, facts: &mut Facts, env: &Env<'_>) -> Decision {
     loop {
-        match plan.rules.decide(facts, env.locals) {
+        match rules.decide(facts, env.locals) {
             Decision::Need(need) if look_up(need, facts, env) => {}
             decision => return decision,
         }

@@ -6,6 +6,7 @@ pub mod datagram;
 mod error;
 pub mod files;
 pub mod limits;
+pub mod local_socket;
 pub mod memory;
 pub mod names;
 mod netlink;
