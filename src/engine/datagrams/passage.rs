@@ -310,7 +310,7 @@ impl<M: Machine> Passage<M> {
             }
             (reason, _) => reason,
         };
-        self.life.close(reason, tools.now);
+        self.life.close(reason, &tools.shared.admission.headers, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         Fate::Over
     }
@@ -328,7 +328,7 @@ impl Server {
 
 /// Another program has the address, or this one lacks the right to it.
 fn cannot_answer<M: Machine>(dest: SocketAddr, error: &io::Error, tools: &Tools<'_, M>) {
-    if tools.shared.admission.may_log(tools.now) {
+    if tools.shared.admission.unanswerable.line(tools.now).is_some() {
         log::warn!("cannot answer as {dest}: {error}");
     }
 }

@@ -90,9 +90,7 @@ impl<M: Machine> Worker<M> {
         }
         if let Err(limit) = self.admit(Some(client.ip())) {
             self.shared.metrics.connection_refused(limit);
-            if self.shared.admission.may_log(now) {
-                log::warn!("too many connections: refused {}", client.ip());
-            }
+            self.shared.admission.log_refusal(client.ip(), now);
             return None;
         }
         self.shared.metrics.connection_opened(listener.mode, L4::Udp);
