@@ -11,6 +11,7 @@ mod handle;
 mod listening;
 mod reporter;
 pub mod resolver;
+mod seldom;
 mod slab;
 #[cfg(test)]
 mod tests;
