@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
+#[path = "openwrt/luci.rs"]
+mod luci;
 #[path = "openwrt/router.rs"]
 mod router;
 
