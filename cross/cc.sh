@@ -25,7 +25,7 @@ esac
 arguments=()
 for argument in "$@"; do
   case $argument in
-  --target=* | -march=* | -mcpu=* | -mabi=* | -mfloat-abi=* | -mfpu=* | -mips32* | -msoft-float | -m64 | -m32) ;;
+  --target=* | -march=* | -mcpu=* | -mabi=* | -mfloat-abi=* | -mfpu=* | -mips32* | -msoft-float | -m64 | -m32 | -Wl,-melf_i386) ;;
   *) arguments+=("$argument") ;;
   esac
 done

@@ -225,13 +225,10 @@ fn datagram_echo(addr: String) {
     });
 }
 
-/// A router whose owner has enabled the package, with these options of `intercept`, and servers to talk to.
-fn filtering(options: &[(&str, &str)]) -> Option<(Router, Vec<Origin>)> {
+/// A router whose owner has enabled the package and changed nothing else, and servers to talk to.
+fn filtering() -> Option<(Router, Vec<Origin>)> {
     let router = Router::with("calamary")?;
     router.set("calamary", "main", "enabled", "1");
-    for (option, value) in options {
-        router.set("calamary", "intercept", option, value);
-    }
     router.init("calamary", "start");
     router.wait_listening("calamary", 4128);
     router.wait_listening("calamary", 4129);
@@ -241,6 +238,14 @@ fn filtering(options: &[(&str, &str)]) -> Option<(Router, Vec<Origin>)> {
         [SERVER4, SERVER6].map(|server| Origin::echo(at(server, 443)))
     });
     Some((router, servers.into()))
+}
+
+/// Changes options of `intercept` on a router at work.
+fn reconfigure(router: &Router, options: &[(&str, &str)]) {
+    for (option, value) in options {
+        router.set("calamary", "intercept", option, value);
+    }
+    router.trigger("calamary", "calamary");
 }
 
 /// What becomes of clients' connections over IPv4 and over IPv6.
@@ -257,12 +262,12 @@ fn check(router: &Router, what: &str, v4: Fate, v6: Fate) {
 
 #[test]
 fn traffic_of_the_lan_is_intercepted_and_the_rest_left_alone() {
+    let Some((router, _servers)) = filtering() else { return };
+    let lab = &router.lab;
+    // Among the ports are those that servers of the outside connect from: answers of port forwards go to them.
+    router.set("calamary", "intercept", "port", "443 30000-65535");
     for mode in ["tproxy", "redirect"] {
-        // Among the ports are those that servers of the outside connect from: answers of port forwards go to them.
-        let Some((router, _servers)) = filtering(&[("mode", mode), ("port", "443 30000-65535")]) else {
-            return;
-        };
-        let lab = &router.lab;
+        reconfigure(&router, &[("mode", mode)]);
         check(&router, mode, Fate::Filtered, Fate::Filtered);
         router.wait_log(
             "calamary",
@@ -292,14 +297,13 @@ fn traffic_of_the_lan_is_intercepted_and_the_rest_left_alone() {
 
 #[test]
 fn a_killed_daemon_means_direct_traffic_or_none_as_its_owner_chose() {
+    let Some((router, _servers)) = filtering() else { return };
     for (mode, on_failure, dead) in [
         ("tproxy", "open", Fate::Direct),
         ("tproxy", "closed", Fate::Refused),
         ("redirect", "open", Fate::Refused),
     ] {
-        let Some((router, _servers)) = filtering(&[("mode", mode), ("on_failure", on_failure)]) else {
-            return;
-        };
+        reconfigure(&router, &[("mode", mode), ("on_failure", on_failure)]);
         let what = format!("{mode} {on_failure}");
         check(&router, &what, Fate::Filtered, Fate::Filtered);
         router.kill("calamary");
@@ -313,12 +317,16 @@ fn a_killed_daemon_means_direct_traffic_or_none_as_its_owner_chose() {
         router.run(&["/etc/init.d/calamary", "restart"]);
         assert_eq!(router.pid("calamary"), None, "{what}");
         check(&router, &format!("{what}, refused configuration"), dead, dead);
+        router.edit("etc/calamary/config.yml", "rulez:", "rules:");
+        router.init("calamary", "start");
+        router.wait_listening("calamary", 4129);
     }
 }
 
 #[test]
 fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
     use Fate::{Direct, Filtered, Refused};
+    let Some((router, _servers)) = filtering() else { return };
     for (mode, ipv6, quic, v6, [datagram4, datagram6]) in [
         ("tproxy", "proxy", "block", Filtered, [Refused, Refused]),
         ("redirect", "proxy", "pass", Filtered, [Direct, Direct]),
@@ -330,7 +338,7 @@ fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
         ("redirect", "proxy", "proxy", Filtered, [Refused, Refused]),
     ] {
         let options = [("mode", mode), ("ipv6", ipv6), ("quic", quic)];
-        let Some((router, _servers)) = filtering(&options) else { return };
+        reconfigure(&router, &options);
         check(&router, &format!("{options:?}"), Filtered, v6);
         let datagrams = router.lab.client.run(|| [datagram_fate(SERVER4), datagram_fate(SERVER6)]);
         assert_eq!(datagrams, [datagram4, datagram6], "{options:?}");
@@ -339,8 +347,9 @@ fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
 
 #[test]
 fn it_works_on_after_a_network_restart_and_a_firewall_reload() {
+    let Some((router, _servers)) = filtering() else { return };
     for mode in ["tproxy", "redirect"] {
-        let Some((router, _servers)) = filtering(&[("mode", mode)]) else { return };
+        reconfigure(&router, &[("mode", mode)]);
         // netifd takes rules and routes away, and says when the interface is up again.
         router.lab.router.sh(
             "for f in -4 -6; do ip $f rule del lookup 129; ip $f route flush table 129; done 2>/dev/null; true",
@@ -374,10 +383,15 @@ fn a_zone_gets_its_devices_when_its_interface_comes_up() {
 
 #[test]
 fn who_turns_it_off_finds_no_trace_of_it() {
+    let Some((router, _servers)) = filtering() else { return };
     for (mode, off) in
         [("tproxy", "disable"), ("redirect", "disable"), ("tproxy", "stop"), ("tproxy", "only the firewall")]
     {
-        let Some((router, _servers)) = filtering(&[("mode", mode)]) else { return };
+        router.set("calamary", "main", "enabled", "1");
+        router.set("calamary", "intercept", "enabled", "1");
+        router.set("calamary", "intercept", "mode", mode);
+        router.init("calamary", "start");
+        router.wait_listening("calamary", 4129);
         check(&router, mode, Fate::Filtered, Fate::Filtered);
         assert_ne!(router.traces(), "");
         match off {
@@ -396,7 +410,7 @@ fn who_turns_it_off_finds_no_trace_of_it() {
 
 #[test]
 fn a_reload_takes_what_is_right_and_keeps_what_runs_otherwise() {
-    let Some((router, _servers)) = filtering(&[]) else { return };
+    let Some((router, _servers)) = filtering() else { return };
     let pid = router.pid("calamary");
     router.edit("etc/calamary/config.yml", "rules:", "rulez:");
     let refused = router.run(&["/etc/init.d/calamary", "reload"]);
@@ -432,7 +446,7 @@ fn a_reload_takes_what_is_right_and_keeps_what_runs_otherwise() {
 /// stand-in has no jail.
 #[test]
 fn procd_is_asked_for_a_jail_and_for_restarts() {
-    let Some((router, _servers)) = filtering(&[]) else { return };
+    let Some((router, _servers)) = filtering() else { return };
     let record = router.record("calamary");
     for line in [
         "command /usr/sbin/calamary -f /etc/calamary/config.yml",
@@ -465,8 +479,9 @@ fn the_redirector_is_a_package_of_its_own_with_the_same_script() {
     let Some(router) = Router::with("calamary-redirector") else { return };
     router.install(&packages().join(file_name("calamary", VERSION)));
     let lab = &router.lab;
-    // The server of the fleet is a calamary beyond the router.
+    // The server of the fleet is a calamary beyond the router, on the machine that the client wants to go to.
     let config = "listen:\n  - {mode: proxyproto, ip4: ['203.0.113.8'], ip6: [], port: 4129, trusted: ['203.0.113.0/24']}\n\
+                  output: {allowLocal: true}\n\
                   rules:\n  - {dns: .blocked.example, action: deny}\n  - {action: accept}\n";
     let server = lab.server.run(|| common::daemon::Daemon::start(config, &[4129]));
     router.edit("etc/calamary/redirector.yml", "192.0.2.1:4129", "203.0.113.8:4129");
@@ -474,11 +489,37 @@ fn the_redirector_is_a_package_of_its_own_with_the_same_script() {
     router.init("calamary-redirector", "start");
     router.wait_listening("calamary-redirector", 4129);
     for address in [SERVER4, SERVER6] {
-        assert_eq!(lab.client.run(|| fate(address)), Fate::Filtered);
+        assert_eq!(lab.client.run(|| fate(address)), Fate::Filtered, "{}", router.log("calamary-redirector"));
         server.wait_log(&["Denied", &format!("=> {}", at(address, 443))]);
     }
     router.remove("calamary-redirector");
     assert_eq!((router.pid("calamary-redirector"), router.traces()), (None, String::new()));
+}
+
+/// The blocks of docs/openwrt.md that are for the router's own shell, in their order.
+fn blocks_of_the_page() -> Vec<String> {
+    let page = std::fs::read_to_string(project().join("docs/openwrt.md")).unwrap();
+    let blocks = page.split("```sh router\n").skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap().to_string()).collect()
+}
+
+#[test]
+fn the_page_takes_a_router_owner_to_a_filtered_lan_and_back() {
+    let Some(router) = Router::with("calamary") else { return };
+    let _servers = router.lab.server.run(|| [SERVER4, SERVER6].map(|server| Origin::echo(at(server, 443))));
+    let blocks = blocks_of_the_page();
+    let [on, closed, off] = &blocks[..] else { panic!("{blocks:#?}") };
+    let run = |block: &str| router.must(&["/bin/sh", "-e", "-c", block]);
+    check(&router, "installed", Fate::Direct, Fate::Direct);
+    run(on);
+    router.wait_listening("calamary", 4129);
+    check(&router, on, Fate::Filtered, Fate::Filtered);
+    run(closed);
+    router.kill("calamary");
+    check(&router, closed, Fate::Refused, Fate::Refused);
+    run(off);
+    check(&router, off, Fate::Direct, Fate::Direct);
+    assert_eq!((router.pid("calamary"), router.traces()), (None, String::new()));
 }
 
 #[test]

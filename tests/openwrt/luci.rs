@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::daemon::text;
 use crate::common::lab::{CLIENT4, SERVER4, at};
 use crate::common::{TempDir, have, skip};
 use crate::router::{Router, VERSION, file_name, packages, project};
@@ -31,7 +30,7 @@ fn of<'a>(answer: &'a BTreeMap<String, serde_yaml::Value>, key: &str) -> &'a str
 
 /// A router with the app, whose daemon has denied one connection.
 fn router() -> Option<Router> {
-    let (router, _servers) = filtering(&[])?;
+    let (router, _servers) = filtering()?;
     router.install(&packages().join(file_name("luci-app-calamary", VERSION)));
     assert_eq!(router.lab.client.run(|| fate(SERVER4)), Fate::Filtered);
     router.wait_log("calamary", &["Denied", "name=www.blocked.example"]);

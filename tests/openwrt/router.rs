@@ -225,22 +225,7 @@ impl Router {
 
     /// Sets an option in a section of /etc/config/SERVICE.
     pub fn set(&self, service: &str, section: &str, option: &str, value: &str) {
-        let path = format!("etc/config/{service}");
-        let mut inside = false;
-        let mut lines: Vec<String> = Vec::new();
-        for line in self.read(&path).lines() {
-            if line.starts_with("config ") {
-                inside = line.ends_with(&format!("'{section}'"));
-            }
-            let old = [format!("\toption {option} "), format!("\tlist {option} ")];
-            if !(inside && old.iter().any(|old| line.starts_with(old))) {
-                lines.push(line.to_string());
-            }
-            if inside && line.starts_with("config ") {
-                lines.push(format!("\toption {option} '{value}'"));
-            }
-        }
-        self.write(&path, &(lines.join("\n") + "\n"));
+        self.must(&["/sbin/uci", "set", &format!("{service}.{section}.{option}={value}")]);
     }
 
     /// What the scripts told procd, a line for each parameter.
@@ -263,9 +248,10 @@ impl Router {
         (!status.contains("State:\tZ")).then_some(pid)
     }
 
+    /// Kills a daemon, and waits until none of its threads holds a listener any more.
     pub fn kill(&self, service: &str) {
         process::signal(self.pid(service).expect("it does not run"), libc::SIGKILL);
-        self.wait("its end", || self.pid(service).is_none());
+        self.wait("its end", || self.pid(service).is_none() && !self.listens(4128) && !self.listens(4129));
     }
 
     /// The daemon's log.
@@ -290,14 +276,17 @@ impl Router {
 
     /// Waits until the daemon takes connections at a port.
     pub fn wait_listening(&self, service: &str, port: u16) {
-        let pid = self.pid(service).unwrap_or_else(|| panic!("it does not run:\n{}", self.log(service)));
-        let wanted = format!(":{port:04X} ");
-        self.wait(&format!("a listener on {port}"), || {
-            ["tcp", "tcp6"].iter().any(|file| {
-                let table = fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
-                table.lines().any(|line| line.contains(&wanted) && line.contains(" 0A "))
-            })
+        assert!(self.pid(service).is_some(), "it does not run:\n{}", self.log(service));
+        self.wait(&format!("a listener on {port}"), || self.listens(port));
+    }
+
+    /// Whether anything on the router takes connections at a port.
+    fn listens(&self, port: u16) -> bool {
+        let port = format!(":{port:04X} ");
+        let tables = self.lab.router.run(|| {
+            ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap())
         });
+        tables.concat().lines().any(|line| line.contains(&port) && line.contains(" 0A "))
     }
 
     /// Everything in the kernel's firewall and routing that is not as a router without our packages has it.
