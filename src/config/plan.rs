@@ -19,6 +19,8 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// What a window of the rules has let in ends with it.
+    pub end_at_close: bool,
 }
 
 impl AsRef<Service> for Plan {

@@ -350,20 +350,20 @@ impl<M: Machine> Worker<M> {
                 Command::Plan(plan, listeners) => {
                     let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
                     self.outgoing = outgoing(new);
-                    if new.nameservers != old.nameservers {
+                    if M::RESOLVES && new.nameservers != old.nameservers {
                         self.answers = AnswerCache::new(REMEMBERED_NAMES);
                     }
                     self.plan = plan;
                     self.listen_on(listeners, now);
                 }
                 Command::Locals(locals) => self.locals = locals,
-                Command::Answer(answer) => self.answered(answer, now),
+                Command::Answer(answer) if M::RESOLVES => self.answered(answer, now),
                 Command::Verified(verified) if M::VERIFIES => {
                     let token = verified.asker.token;
                     self.with(token, now, |connection, tools| connection.verified(verified, tools));
                 }
                 // Nobody has asked.
-                Command::Verified(_) => {}
+                Command::Answer(_) | Command::Verified(_) => {}
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }

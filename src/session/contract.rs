@@ -32,6 +32,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Verify`]; likewise.
     const VERIFIES: bool;
 
+    /// Whether [`is_reviewed`](Self::is_reviewed) ever says so; likewise.
+    const REVIEWS: bool = false;
+
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
 
@@ -132,6 +135,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Ends the session for a reason that the engine found.
     fn close(&mut self, reason: CloseReason) -> Step;
+
+    /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time.
+    fn is_reviewed(&self) -> bool {
+        false
+    }
+
+    /// Looks at the time: why the session must end, if it must.
+    fn review(&mut self, _env: &mut Env<'_, Self>) -> Option<CloseReason> {
+        None
+    }
 
     /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
     fn next_request(&mut self, _leftover: Vec<u8>, _env: &mut Env<'_, Self>) -> Step {

@@ -100,6 +100,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const REVIEWS: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -268,6 +269,14 @@ impl Machine for Session {
 
     fn dial_failed(&mut self, error: DialError, _env: &mut Env<'_>) -> Step {
         self.close(error.into())
+    }
+
+    fn is_reviewed(&self) -> bool {
+        self.hangs_on_time()
+    }
+
+    fn review(&mut self, env: &mut Env<'_>) -> Option<CloseReason> {
+        self.has_outlived_its_window(env).then_some(CloseReason::WindowClosed)
     }
 
     fn next_request(&mut self, mut leftover: Vec<u8>, env: &mut Env<'_>) -> Step {

@@ -25,6 +25,7 @@ mod request;
 mod secure;
 mod socks;
 mod state;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ pub use budget::Budget;
 pub use contract::{Machine, Record};
 pub use machine::Session;
 pub use reason::CloseReason;
+pub use surroundings::{Device, Nowhere, Surroundings};
 
 /// What a session needs of the world at each call.
 pub struct Env<'a, M: Machine = Session> {
@@ -52,6 +54,8 @@ pub struct Env<'a, M: Machine = Session> {
     pub locals: &'a Locals,
     /// What large preludes take of the memory, of all sessions together.
     pub preludes: &'a Arc<Budget>,
+    /// What is looked up where a rule asks for it.
+    pub surroundings: &'a dyn Surroundings,
     /// Who hears of verdicts.
     pub report: &'a mut dyn Report<M>,
 }
