@@ -5,6 +5,7 @@ mod follower;
 mod health;
 mod household;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
+use crate::session::Memory;
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
@@ -45,8 +47,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
-    let sockets = bindings.iter().flat_map(|binding| &binding.sockets).chain(&bound);
-    drop_privileges(service, sockets)?;
+    let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
+    drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
     P::in_force(&plan, &metrics);
@@ -74,6 +76,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         verifier,
         surroundings: P::surroundings(),
         dialled: Dialled::new(workers),
+        sent: Dialled::new(workers),
+        memory: Memory::new(Instant::now()),
     });
 
     let watch = Watch::begin();
@@ -139,7 +143,7 @@ impl<P: Program> Daemon<P> {
 
     fn announce(&self) {
         for listener in &self.service().listeners {
-            log::info!("Listening: {} on {}", listener.mode.as_str(), listener.addr);
+            log::info!("Listening: {} on {}", listener.mode.as_str(), listener.place());
         }
         P::hello(&self.plan, &self.source);
     }
@@ -243,7 +247,7 @@ impl<P: Program> Daemon<P> {
 /// a reload may have to bind beside these.
 fn drop_privileges<'s>(
     service: &Service,
-    sockets: impl Iterator<Item = &'s std::net::TcpListener>,
+    sockets: impl Iterator<Item = BorrowedFd<'s>>,
 ) -> Result<(), String> {
     let Some(identity) = identity(service)? else { return Ok(()) };
     for socket in sockets {

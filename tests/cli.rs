@@ -434,7 +434,7 @@ fn debug_on_the_command_line_is_debug_in_the_file() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name_instead_of_being_ignored() {
     for (config, word) in [
-        (GOOD.replace("port: 4128", "port: 4128, udp: true, tproxy: true"), "udp"),
+        (GOOD.replace("mode: transparent", "mode: socks5, udp: true"), "udp"),
         (GOOD.replace("action: accept", "action: intercept"), "intercept"),
     ] {
         let output = run_on(&config, &["-f", "{}", "-v"]);

@@ -36,6 +36,7 @@ use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
+use crate::decide::L4;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 use crate::sys::files;
 
@@ -239,7 +240,7 @@ fn listeners(
         |node: Option<&Node>, mode: &str, report: &mut Report| users.of_listener(node, mode, report);
     let listeners = listen::required(root, section, &listen::WAYS, &mut users_of, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
-        && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
+        && let Some(listener) = listeners.iter().find(|l| l.l4 == L4::Tcp && share_port(l.addr, addr))
     {
         report.error(
             node,
@@ -261,7 +262,7 @@ pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn summary_of_listeners(service: &Service) -> String {
     let shown = service.listeners.iter().take(MAX_LISTENERS_SHOWN);
-    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
+    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.place())).collect();
     if service.listeners.len() > MAX_LISTENERS_SHOWN {
         listeners.push("…".to_owned());
     }

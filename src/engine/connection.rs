@@ -21,10 +21,11 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-pub(super) use self::dialling::ROLES;
 use self::dialling::{Dialling, Race, Standing};
+pub(super) use self::dialling::{ROLES, is_own};
 use self::exchanging::Exchanging;
-use self::resolving::{Begun, Resolving};
+use self::resolving::Resolving;
+pub(super) use self::resolving::{Begun, begin as resolve};
 use self::server::Server;
 pub(super) use self::stage::Fate;
 use self::stage::Stage;

@@ -12,7 +12,7 @@ use super::*;
 use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
-use crate::session::{Nowhere, Session, Surroundings};
+use crate::session::{Memory, Nowhere, Session, Surroundings};
 use crate::sys::socket::{Outgoing, reset_on_close};
 
 /// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
@@ -73,6 +73,8 @@ fn start_in(
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
         surroundings,
         dialled: Dialled::new(1),
+        sent: Dialled::new(1),
+        memory: Memory::new(Instant::now()),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
     let listeners = share_out(bindings, 1).remove(0);

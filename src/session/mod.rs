@@ -15,9 +15,12 @@
 mod authentication;
 pub mod budget;
 mod contract;
+mod datagram;
 mod decision;
+pub mod flow;
 mod last_words;
 mod machine;
+mod memory;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -41,6 +44,7 @@ use crate::wire::http1::Framing;
 pub use budget::Budget;
 pub use contract::{Machine, Record};
 pub use machine::Session;
+pub use memory::Memory;
 pub use reason::CloseReason;
 pub use surroundings::{Device, Nowhere, Surroundings};
 
@@ -56,6 +60,8 @@ pub struct Env<'a, M: Machine = Session> {
     pub preludes: &'a Arc<Budget>,
     /// What is looked up where a rule asks for it.
     pub surroundings: &'a dyn Surroundings,
+    /// What was seen of clients.
+    pub memory: &'a Memory,
     /// Who hears of verdicts.
     pub report: &'a mut dyn Report<M>,
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod addresses;
+pub mod datagram;
 mod error;
 pub mod files;
 pub mod limits;

@@ -21,7 +21,7 @@ pub(super) fn look<M: Machine>(
     session: &mut M,
     tools: &Tools<'_, M>,
 ) -> Result<Option<Instant>, CloseReason> {
-    match tools.with_env(|env| session.review(env)) {
+    match tools.env(|env| session.review(env)) {
         Some(reason) => Err(reason),
         None => Ok(next(tools)),
     }

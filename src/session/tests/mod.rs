@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Device, Env, Machine, Report, Session, Step, Surroundings, Wire};
+use super::{Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -117,6 +117,7 @@ struct Simulation {
     verdicts: Verdicts,
     preludes: Arc<Budget>,
     home: Home,
+    memory: Memory,
     /// The step that the session waits in.
     until: Option<Instant>,
 }
@@ -142,7 +143,8 @@ impl Simulation {
         let mac = Some("02:00:00:00:00:01".parse().unwrap());
         let device = ("192.168.1.20".parse().unwrap(), Device { mac, name: "tablet".into() });
         let home = Home { time: "mon-12:00".parse().unwrap(), device, asked: AtomicUsize::new(0) };
-        Simulation { start: now, now, plan, locals, session, verdicts, preludes, home, until: None }
+        let memory = Memory::new(now);
+        Simulation { start: now, now, plan, locals, session, verdicts, preludes, home, memory, until: None }
     }
 
     /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
@@ -188,9 +190,9 @@ impl Simulation {
     }
 
     fn tell(&mut self, input: In<'_>) -> Step {
-        let Simulation { session, verdicts, plan, locals, preludes, home, .. } = self;
+        let Simulation { session, verdicts, plan, locals, preludes, home, memory, .. } = self;
         let surroundings = &*home;
-        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, report: verdicts };
+        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, memory, report: verdicts };
         match input {
             In::To(addr) => session.start(Wish::Address(addr.parse().unwrap()), env),
             In::Start => session.start(Wish::Lost, env),
@@ -215,12 +217,12 @@ impl Simulation {
     }
 
     fn review(&mut self) -> String {
-        let Simulation { session, verdicts, plan, locals, preludes, home, .. } = self;
+        let Simulation { session, verdicts, plan, locals, preludes, home, memory, .. } = self;
         if !session.is_reviewed() {
             return "not reviewed".to_owned();
         }
         let surroundings = &*home;
-        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, report: verdicts };
+        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, memory, report: verdicts };
         session.review(env).map_or("goes on", CloseReason::as_str).to_owned()
     }
 
