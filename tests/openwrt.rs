@@ -303,11 +303,13 @@ fn a_killed_daemon_means_direct_traffic_or_none_as_its_owner_chose() {
         ("tproxy", "closed", Fate::Refused),
         ("redirect", "open", Fate::Refused),
     ] {
-        reconfigure(&router, &[("mode", mode), ("on_failure", on_failure)]);
+        reconfigure(&router, &[("mode", mode), ("on_failure", on_failure), ("quic", "proxy")]);
         let what = format!("{mode} {on_failure}");
+        let datagrams = || router.lab.client.run(|| [datagram_fate(SERVER4), datagram_fate(SERVER6)]);
         check(&router, &what, Fate::Filtered, Fate::Filtered);
         router.kill("calamary");
         check(&router, &format!("{what}, killed"), dead, dead);
+        assert_eq!(datagrams(), [dead, dead], "{what}, killed");
         router.init("calamary", "start");
         router.wait_listening("calamary", 4129);
         check(&router, &format!("{what}, started again"), Fate::Filtered, Fate::Filtered);
@@ -326,6 +328,7 @@ fn a_killed_daemon_means_direct_traffic_or_none_as_its_owner_chose() {
 #[test]
 fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
     use Fate::{Direct, Filtered, Refused};
+    let mut expected = [0, 0];
     let Some((router, _servers)) = filtering() else { return };
     for (mode, ipv6, quic, v6, [datagram4, datagram6]) in [
         ("tproxy", "proxy", "block", Filtered, [Refused, Refused]),
@@ -334,6 +337,9 @@ fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
         ("redirect", "block", "pass", Refused, [Direct, Direct]),
         ("tproxy", "pass", "block", Direct, [Refused, Direct]),
         ("redirect", "pass", "block", Direct, [Refused, Direct]),
+        ("tproxy", "block", "proxy", Refused, [Direct, Refused]),
+        ("tproxy", "pass", "proxy", Direct, [Direct, Direct]),
+        ("tproxy", "proxy", "proxy", Filtered, [Direct, Direct]),
         // What only TPROXY can do is blocked, not passed.
         ("redirect", "proxy", "proxy", Filtered, [Refused, Refused]),
     ] {
@@ -342,6 +348,18 @@ fn ipv6_and_quic_are_proxied_blocked_or_passed_as_its_owner_chose() {
         check(&router, &format!("{options:?}"), Filtered, v6);
         let datagrams = router.lab.client.run(|| [datagram_fate(SERVER4), datagram_fate(SERVER6)]);
         assert_eq!(datagrams, [datagram4, datagram6], "{options:?}");
+        // The rules let in what is not QUIC; so the log tells whether it was asked.
+        let asked = |server| {
+            router
+                .log("calamary")
+                .lines()
+                .filter(|l| l.contains(&format!("=> {} | Accept", at(server, 443))))
+                .count()
+        };
+        let proxied = mode == "tproxy" && quic == "proxy";
+        expected[0] += usize::from(proxied);
+        expected[1] += usize::from(proxied && ipv6 == "proxy");
+        router.wait(&format!("{expected:?} verdicts"), || [asked(SERVER4), asked(SERVER6)] == expected);
     }
 }
 
