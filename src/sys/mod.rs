@@ -8,6 +8,7 @@ mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
+pub mod readiness;
 pub mod socket;
 pub mod splice;
 pub mod terminal;
