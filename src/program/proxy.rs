@@ -9,14 +9,15 @@ use getopts::{Matches, Options};
 use super::Program;
 use crate::cli::{self, Source};
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
-use crate::daemon;
-use crate::decide::why;
+use crate::daemon::{self, Household};
+use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::session::Session;
+use crate::session::{Session, Surroundings};
+use crate::sys::time;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -95,6 +96,10 @@ impl Program for Session {
         Ok(Serving::default())
     }
 
+    fn surroundings() -> Arc<dyn Surroundings> {
+        Arc::new(Household)
+    }
+
     #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
         if plan.service.metrics != running.service.metrics
@@ -125,10 +130,14 @@ impl Program for Session {
 }
 
 fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
-    let facts = match why::parse_facts(facts) {
+    let mut facts = match why::parse_facts(facts) {
         Ok(facts) => facts,
         Err(error) => return cli::wrong::<Session>(&format!("--why: {error}")),
     };
+    if facts.time.is_unknown() {
+        time::init_time_zone();
+        facts.time = Known::Is(daemon::week_time());
+    }
     let locals = match daemon::locals(&loaded.plan.service) {
         Ok(locals) => locals,
         Err(error) => {

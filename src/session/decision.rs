@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::machine::{Owed, Session};
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Env, Machine, Step};
 use crate::accept::Wish;
 use crate::config::Target;
@@ -151,7 +152,7 @@ impl Session {
     /// are dialled.
     fn outlook(&mut self, env: &Env<'_>) -> Outlook {
         let Some((_, addrs)) = &self.resolved else {
-            return match self.plan.rules.decide(&self.facts, env.locals) {
+            return match decide(&self.plan, &mut self.facts, env) {
                 Decision::Need(need) => Outlook::Need(need),
                 Decision::Verdict(verdict) => {
                     Outlook::Verdict(verdict, self.facts.dest.is().copied().into_iter().collect())
@@ -163,7 +164,7 @@ impl Session {
         let (mut yes, mut elsewhere, mut no, mut need) = (None, None, None, None);
         for &addr in addrs {
             facts.dest = Known::Is(addr.to_canonical());
-            match self.plan.rules.decide(&facts, env.locals) {
+            match decide(&self.plan, &mut facts, env) {
                 Decision::Verdict(verdict) => match verdict.action {
                     Action::Accept => {
                         yes.get_or_insert(verdict);
@@ -184,6 +185,8 @@ impl Session {
                 }
             }
         }
+        (self.facts.time, self.facts.mac) = (facts.time, facts.mac);
+        self.facts.device = facts.device;
         if let Some(need) = need {
             // What is denied now is denied whatever the first bytes are.
             if let Some((_, addrs)) = &mut self.resolved {
