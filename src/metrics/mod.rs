@@ -7,6 +7,8 @@
 //! number of series is bounded by the configuration.
 
 mod counter;
+#[cfg(feature = "metrics")]
+mod pages;
 mod render;
 mod rules;
 #[cfg(feature = "metrics")]
