@@ -75,6 +75,13 @@ fn devices_are_known_by_their_neighbours_table_and_leases() {
     std::fs::write(daemon.dir().join("leases"), format!("0 {OTHER} {CLIENT4} Phone *\n")).unwrap();
     wait_for("the lease", || (status(&lab, ROUTER4, 80) == 403).then_some(()));
     daemon.wait_log(&[CLIENT4, "| Denied | rule=2", "device=phone"]);
+    // And back again: the neighbours are followed for ever, not once.
+    lab.client.sh(&format!("ip link set lan address {TABLET}"));
+    lab.router.sh("ip neigh flush all");
+    wait_for("the first device", || {
+        status(&lab, ROUTER4, 82);
+        daemon.log().lines().last().is_some_and(|line| line.contains("device=tablet")).then_some(())
+    });
 }
 
 /// Who is not asked for is not looked up: no thread, no field in the log.

@@ -29,7 +29,7 @@ const MAX_LEASES_BYTES: u64 = 1 << 20;
 /// Clients who are looked for at once within a `WHILE`; each at most once.
 const MAX_SEARCHES: usize = 50;
 const WHILE: Duration = Duration::from_secs(1);
-/// The pause after neighbours that could not be read.
+/// How often the neighbours are read where there is no word of changes.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The surroundings of the running program.
@@ -147,9 +147,19 @@ impl Household {
     }
 
     fn follow_for_ever(&self, mut watch: AddressWatch) {
-        while let Err(error) = watch.wait().map(|()| self.refresh()) {
-            log::warn!("cannot follow the neighbours: {error}");
-            std::thread::sleep(RETRY);
+        let mut complained = false;
+        loop {
+            match watch.wait() {
+                Ok(()) => {}
+                Err(error) => {
+                    if !complained {
+                        log::warn!("cannot follow the neighbours, they are read each second: {error}");
+                        complained = true;
+                    }
+                    std::thread::sleep(RETRY);
+                }
+            }
+            self.refresh();
         }
     }
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::netlink;
 use super::socket::cvt;
@@ -44,8 +44,8 @@ const RTMGRP_NEIGH: u32 = 4;
 
 /// A burst of changes (an interface that comes up, a new prefix) is over once nothing was heard for this long …
 const QUIET: Duration = Duration::from_millis(200);
-/// … or after this many messages.
-const MAX_BURST: usize = 1000;
+/// … or after this time: neighbours may never pause.
+const MAX_BURST: Duration = Duration::from_secs(1);
 
 impl AddressWatch {
     /// Begins to listen, in the network namespace of the calling thread.
@@ -59,13 +59,11 @@ impl AddressWatch {
         Ok(AddressWatch { socket: netlink::open(RTMGRP_NEIGH)? })
     }
 
-    /// Blocks until something changed and the changes have paused.
+    /// Blocks until something changed and the changes have paused, or gone on for a second.
     pub fn wait(&mut self) -> io::Result<()> {
         self.receive()?;
-        for _ in 0..MAX_BURST {
-            if !self.readable_within(QUIET)? {
-                break;
-            }
+        let begun = Instant::now();
+        while begun.elapsed() < MAX_BURST && self.readable_within(QUIET)? {
             self.receive()?;
         }
         Ok(())
