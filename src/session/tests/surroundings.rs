@@ -159,3 +159,31 @@ fn a_limit_refuses_what_a_rule_accepts() {
     drop(first);
     second("Accept 0, dial 198.51.100.1:443");
 }
+
+#[test]
+fn a_device_is_looked_up_where_a_rule_hangs_on_it() {
+    let rules = &["action: deny, device: tablet, port: 443", "action: accept, port: [22, 443]"];
+    let rules = config("mode: transparent", rules);
+    let denied = talk(&rules, &[(In::To(SERVER), "Denied 0, close denied: reset")]);
+    assert_eq!(denied.home.asked.load(Ordering::Relaxed), 1);
+    let verdict = denied.session.verdict().unwrap();
+    assert!(denied.session.fields(verdict).iter().any(|(key, _)| *key == "device"));
+    let accepted = talk(&rules, &[(In::To("198.51.100.1:22"), "Accept 1, dial 198.51.100.1:22")]);
+    assert_eq!(accepted.home.asked.load(Ordering::Relaxed), 0);
+}
+
+/// Whoever speaks for a client in a PROXY header is our neighbour; the client is not, whatever its address.
+#[test]
+fn a_client_behind_a_proxy_header_is_no_neighbour() {
+    let rules = &[
+        "action: deny, mac: '02:00:00:00:00:01'",
+        "action: deny, mac: '!02:00:00:00:00:02'",
+        "action: accept",
+    ];
+    let header = b"PROXY TCP4 192.168.1.20 198.51.100.1 5000 443\r\n";
+    let accepted = "Accept 2, dial 198.51.100.1:443";
+    let rules = config("mode: proxyproto", rules);
+    talk(&rules, &[(In::Start, "read until 1000"), (In::Bytes(header), accepted)]);
+    let transparent = rules.replace("proxyproto", "transparent");
+    talk(&transparent, &[(In::To(SERVER), "Denied 0, close denied: reset")]);
+}
