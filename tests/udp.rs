@@ -328,3 +328,32 @@ fn large_datagrams_pass() {
         });
     }
 }
+
+/// The limits of a rule count flows, and what goes beyond its rate is dropped.
+#[test]
+fn limits_of_a_rule_hold_for_flows() {
+    const DATAGRAMS: usize = 20;
+    let rules = "rules:
+  - {port: 9000, action: accept, limit: {connections: 1}}
+  - {port: 9001, action: accept, limit: {rate: 8kbit}}
+";
+    let Some((lab, daemon)) = start("9000, 9001", rules) else { return };
+    let counted = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    let paced = lab.server.run(|| UdpServer::sink(at(SERVER4, 9001)));
+    lab.client.run(|| {
+        let (first, second) = (UdpClient::new(CLIENT4), UdpClient::new(CLIENT4));
+        first.echoed(&at(SERVER4, 9000), b"in");
+        second.send(&at(SERVER4, 9000), b"out");
+        second.hears_nothing();
+        first.echoed(&at(SERVER4, 9000), b"still in");
+        for _ in 0..DATAGRAMS {
+            first.send(&at(SERVER4, 9001), &[0; 1000]);
+        }
+    });
+    daemon.wait_log(&["| Denied | rule=0", "limit=connections"]);
+    assert_eq!(counted.seen().len(), 2);
+    daemon.wait_log(&["=> 203.0.113.5:9001 | Accept | rule=1"]);
+    // A datagram is a second's worth.
+    let seen = common::wait_for("the first", || Some(paced.seen().len()).filter(|seen| *seen > 0));
+    assert!(seen < DATAGRAMS / 2, "{seen}");
+}

@@ -1,6 +1,11 @@
 //! Facts that are looked up on the way: the time, and what ends with it.
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::metrics::Metrics;
+use crate::session::flow::{Act, Flow};
+use crate::session::record::Kept;
 
 #[test]
 fn the_time_is_asked_where_a_rule_does() {
@@ -186,4 +191,41 @@ fn a_client_behind_a_proxy_header_is_no_neighbour() {
     talk(&rules, &[(In::Start, "read until 1000"), (In::Bytes(header), accepted)]);
     let transparent = rules.replace("proxyproto", "transparent");
     talk(&transparent, &[(In::To(SERVER), "Denied 0, close denied: reset")]);
+}
+
+/// A flow of datagrams is looked at behind each minute, too.
+#[test]
+fn a_flow_ends_with_its_window() {
+    let rules = &["action: accept, time: '08:00-20:00'"];
+    let rules = format!("{}endAtClose: true\ntimeout: {{ udpIdle: 600000 }}\n", config("mode: transparent", rules));
+    let Simulation { plan, locals, mut verdicts, preludes, mut home, memory, now, .. } =
+        Simulation::new(&rules);
+    let (mut record, metrics) = (Kept::default(), Metrics::new());
+    let listener = Arc::new(plan.service.listeners[0].clone());
+    let (client, server): (SocketAddr, SocketAddr) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
+    macro_rules! env {
+        ($now:expr) => {
+            &mut Env {
+                now: $now,
+                plan: &plan,
+                locals: &locals,
+                preludes: &preludes,
+                surroundings: &home,
+                memory: &memory,
+                report: &mut verdicts,
+            }
+        };
+    }
+    let wish = Wish::Address(server);
+    let (mut flow, act) = Flow::<Session>::begin(&listener, client, wish, false, b"datagram", env!(now));
+    assert_eq!(act, Act::Connect(vec![server]));
+    let act = flow.connected(server, LOCAL.parse().unwrap(), &mut record, &metrics, env!(now));
+    assert_eq!(act, Act::Send(vec![b"datagram".to_vec()]));
+    let minute = flow.due().unwrap();
+    assert!(minute > now + Duration::from_secs(60) && minute < now + Duration::from_secs(61));
+    assert_eq!(flow.expired(env!(minute)), Act::Wait);
+    home.time = "mon-20:00".parse().unwrap();
+    let next = flow.due().unwrap();
+    assert!(next > minute + Duration::from_secs(59), "{:?}", next - minute);
+    assert_eq!(flow.expired(env!(next)), Act::End(CloseReason::WindowClosed));
 }
