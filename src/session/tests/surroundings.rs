@@ -197,7 +197,8 @@ fn a_client_behind_a_proxy_header_is_no_neighbour() {
 #[test]
 fn a_flow_ends_with_its_window() {
     let rules = &["action: accept, time: '08:00-20:00'"];
-    let rules = format!("{}endAtClose: true\ntimeout: {{ udpIdle: 600000 }}\n", config("mode: transparent", rules));
+    let rules =
+        format!("{}endAtClose: true\ntimeout: {{ udpIdle: 600000 }}\n", config("mode: transparent", rules));
     let Simulation { plan, locals, mut verdicts, preludes, mut home, memory, now, .. } =
         Simulation::new(&rules);
     let (mut record, metrics) = (Kept::default(), Metrics::new());
