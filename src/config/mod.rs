@@ -29,6 +29,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use self::certs::Certs;
 use self::decode::{Keys, Section};
@@ -36,6 +38,8 @@ use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
+#[cfg(feature = "tls")]
+use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
@@ -197,11 +201,16 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
+    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
+    #[cfg(feature = "tls")]
+    let trust = match specs.iter().any(asks_for_certificates) {
+        true => certs.trust(root, report).map(Arc::new),
+        false => None,
+    };
     if !report.is_clean() {
         return None;
     }
 
-    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
     let compiled = Ruleset::new(specs);
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
@@ -216,8 +225,14 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers };
-    let summary = summary(&plan, &vars);
+    let plan = Plan {
+        service,
+        rules: compiled,
+        parsers: settings.parsers,
+        #[cfg(feature = "tls")]
+        trust,
+    };
+    let summary = summary(&plan, &vars, certs.trusted.as_deref());
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
@@ -263,12 +278,21 @@ fn summary_of_listeners(service: &Service) -> String {
     format!("listeners: {} ({})", service.listeners.len(), listeners.join(", "))
 }
 
-fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
+/// Whether a rule hangs on what servers' certificates are worth.
+#[cfg(feature = "tls")]
+fn asks_for_certificates(rule: &RuleSpec) -> bool {
+    rule.fields.iter().any(|field| matches!(field, FieldSpec::Cert(_)))
+}
+
+fn summary(plan: &Plan, vars: &Variables<'_>, trusted: Option<&str>) -> String {
     let mut out = summary_of_listeners(&plan.service);
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
     for (name, path, content) in vars.files() {
         let _ = write!(out, "\n${name}: {}", content.summary(path));
+    }
+    if let Some(trusted) = trusted {
+        let _ = write!(out, "\n{trusted}");
     }
     if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");

@@ -19,6 +19,9 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// Who judges servers' certificates, if a rule asks for that.
+    #[cfg(feature = "tls")]
+    pub trust: Option<Arc<crate::connect::trust::Trust>>,
 }
 
 impl AsRef<Service> for Plan {

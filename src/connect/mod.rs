@@ -4,3 +4,5 @@
 
 pub mod dial;
 pub mod resolve;
+#[cfg(feature = "tls")]
+pub mod trust;

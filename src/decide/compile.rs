@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
+use super::predicate::{AddrPredicate, CertPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
 use super::{Action, Need};
@@ -19,11 +19,13 @@ pub(super) enum Dim {
     User,
     Dest,
     Name,
+    Cert,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 6] = [Dim::Port, Dim::Sport, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
+    pub(super) const ALL: [Dim; 7] =
+        [Dim::Port, Dim::Sport, Dim::Src, Dim::User, Dim::Dest, Dim::Name, Dim::Cert];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
@@ -31,6 +33,7 @@ impl Dim {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
             Dim::Port | Dim::Name => Need::FirstBytes,
             Dim::Dest => Need::Dest,
+            Dim::Cert => Need::Cert,
         }
     }
 }
@@ -58,6 +61,7 @@ pub(super) struct Compiled {
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
     pub(super) users: Vec<UserPredicate>,
+    pub(super) certs: Vec<CertPredicate>,
 }
 
 /// Compiles the rules in their order.
@@ -77,6 +81,7 @@ struct Compiler {
     ports: HashMap<Key, Option<Atom>>,
     names: HashMap<Key, Option<Atom>>,
     users: HashMap<Key, Option<Atom>>,
+    certs: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -116,6 +121,7 @@ impl Compiler {
             Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
             Dim::Name => (&mut self.names, self.out.names.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
+            Dim::Cert => (&mut self.certs, self.out.certs.len()),
         };
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
@@ -130,6 +136,7 @@ impl Compiler {
                 }
                 Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
+                Dim::Cert => push(&mut self.out.certs, cert_predicate(fields), CertPredicate::is_empty),
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -158,6 +165,7 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             }
             (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
+            (Dim::Cert, FieldSpec::Cert(terms)) => key.add_certs(terms),
             _ => {}
         }
     }
@@ -205,6 +213,16 @@ fn user_predicate(fields: &[FieldSpec]) -> UserPredicate {
     let mut predicate = UserPredicate::default();
     for field in fields {
         if let FieldSpec::User(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn cert_predicate(fields: &[FieldSpec]) -> CertPredicate {
+    let mut predicate = CertPredicate::any();
+    for field in fields {
+        if let FieldSpec::Cert(terms) = field {
             predicate.add(terms);
         }
     }

@@ -24,7 +24,7 @@ mod walk;
 pub mod why;
 mod worlds;
 
-pub use facts::{Ech, Facts, Known, L4, L5};
+pub use facts::{Cert, Ech, Facts, Known, L4, L5};
 
 /// What happens to a connection or request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub enum Need {
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,
+    /// `cert`: a handshake of our own with `dest`, which must be obtained first.
+    Cert,
 }
 
 /// A verdict, or what it hangs on.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Cert;
 use super::addr_set::AddrSet;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
@@ -262,6 +263,28 @@ impl UserPredicate {
     }
 }
 
+/// A condition on the certificate: what of it matches.
+#[derive(Debug)]
+pub(super) struct CertPredicate(Vec<Cert>);
+
+impl CertPredicate {
+    pub(super) fn any() -> CertPredicate {
+        CertPredicate(vec![Cert::Valid, Cert::Invalid, Cert::Unknown])
+    }
+
+    pub(super) fn add(&mut self, terms: &[Term<Cert>]) {
+        self.0.retain(|cert| list_matches(terms, |value| value == cert));
+    }
+
+    pub(super) fn matches(&self, cert: Cert) -> bool {
+        self.0.contains(&cert)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What makes two predicates the same question: their values in one order, variables by identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Key(Vec<Vec<(bool, KeyValue)>>);
@@ -274,6 +297,7 @@ enum KeyValue {
     Ports(PortRange),
     Pattern(NamePattern),
     User(Box<str>),
+    Cert(Cert),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -307,6 +331,10 @@ impl Key {
             UserValue::None => KeyValue::None,
             UserValue::Name(name) => KeyValue::User(name.clone()),
         });
+    }
+
+    pub(super) fn add_certs(&mut self, terms: &[Term<Cert>]) {
+        self.add(terms, |value| KeyValue::Cert(*value));
     }
 
     /// Whether every positive value of a field stands there negated, too.

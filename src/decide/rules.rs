@@ -12,7 +12,7 @@ use super::compile::{Compiled, compile};
 use super::list::List;
 use super::name::NamePattern;
 use super::walk::walk;
-use super::{Action, Decision, Facts, L4, L5};
+use super::{Action, Cert, Decision, Facts, L4, L5};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -50,6 +50,8 @@ pub enum FieldSpec {
     Esni(Vec<Term<bool>>),
     /// Encrypted ClientHello; without a ClientHello nothing matches.
     Ech(Vec<Term<EchValue>>),
+    /// What the server's certificate is worth; without a ClientHello nothing matches.
+    Cert(Vec<Term<Cert>>),
     /// The trusted name.
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.

@@ -70,6 +70,16 @@ impl Program for Session {
         }
     }
 
+    /// Roots that are the same go on with what they have learnt, and answers that hang on them stay.
+    #[cfg(feature = "tls")]
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
+    }
+
     #[cfg(feature = "metrics")]
     fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
         if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
