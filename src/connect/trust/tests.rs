@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::*;
