@@ -71,7 +71,7 @@ pub struct Verdict {
 }
 
 /// The facts that are obtained together, in the order of what they cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,

@@ -8,15 +8,21 @@ use getopts::{Matches, Options};
 
 use super::Program;
 use crate::cli::{self, Source};
+#[cfg(feature = "tls")]
+use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
 use crate::daemon;
 use crate::decide::why;
 #[cfg(feature = "metrics")]
 use crate::engine;
+#[cfg(feature = "tls")]
+use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+#[cfg(feature = "tls")]
+use crate::sys::socket::Outgoing;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -78,6 +84,17 @@ impl Program for Session {
         {
             *new = Arc::clone(old);
         }
+    }
+
+    #[cfg(feature = "tls")]
+    fn prober(plan: &Plan) -> Option<ProberConfig> {
+        let Service { timeouts, output, .. } = &plan.service;
+        plan.trust.clone().map(|trust| ProberConfig {
+            trust,
+            timeout: timeouts.probe,
+            outgoing: Outgoing { fwmark: output.fwmark, interface: output.interface.clone() },
+            allow_local: output.allow_local,
+        })
     }
 
     #[cfg(feature = "metrics")]

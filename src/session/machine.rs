@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::probing::Certificates;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -14,6 +15,7 @@ use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
@@ -86,6 +88,8 @@ pub struct Session {
     pub(super) waiting_since: Instant,
     /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
+    /// What the certificates of the addresses to be dialled are worth, where a rule asked.
+    pub(super) certificates: Certificates,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
 }
@@ -98,6 +102,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const PROBES: bool = cfg!(feature = "tls");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -122,6 +127,7 @@ impl Machine for Session {
             client_done: false,
             waiting_since: now,
             resolved: None,
+            certificates: Certificates::default(),
             verdict: None,
             plan,
         }
@@ -242,6 +248,12 @@ impl Machine for Session {
             (Ok(_) | Err(ResolveError::NotFound), _) => self.close(CloseReason::NameNotFound),
             (Err(ResolveError::Failed), _) => self.close(CloseReason::ResolveFailed),
         }
+    }
+
+    fn probed(&mut self, findings: Vec<Finding>, env: &mut Env<'_>) -> Step {
+        debug_assert_eq!(self.state, State::Probing);
+        self.certificates.found(findings);
+        self.advance(env)
     }
 
     fn connected(&mut self, _server: SocketAddr, local: SocketAddr, _env: &mut Env<'_>) -> Step {

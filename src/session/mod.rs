@@ -18,6 +18,7 @@ mod contract;
 mod decision;
 mod last_words;
 mod machine;
+mod probing;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::Credentials;
+use crate::connect::probe;
 use crate::decide::rules::Locals;
 use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
@@ -77,6 +79,8 @@ pub enum Step {
     Verify(Credentials),
     /// Find the addresses of a name.
     Resolve(Box<str>),
+    /// Find out what the certificates of these are worth.
+    Probe(Vec<probe::Target>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
     /// Relay everything both ways.
