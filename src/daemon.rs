@@ -83,6 +83,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
             metrics: Arc::clone(&metrics),
             dialled: dialled.clone(),
             descriptors: Arc::clone(&admission.descriptors),
+            clock: || time::now().secs,
         };
         Prober::new(P::prober(&plan), surroundings)
     };

@@ -82,6 +82,7 @@ fn prober(metrics: &Arc<Metrics>, worker: &Handle<Plan>) -> prober::Prober {
         metrics: Arc::clone(metrics),
         dialled: Dialled::new(1),
         descriptors: Arc::new(Descriptors::new(1)),
+        clock: || 0,
     };
     prober::Prober::new(None, surroundings)
 }
