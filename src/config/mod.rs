@@ -263,7 +263,7 @@ fn listeners(
 }
 
 /// Whether only one of them can be bound.
-fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
+pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip()
         || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() == b.port() && a.port() != 0 && same_ip

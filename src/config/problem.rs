@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where. Every problem of a file is collected, up to a limit, before anybody
 //! is told: a second start to find the second typing error is one too many.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::tree::{Node, Place, Value};
@@ -40,7 +40,12 @@ impl fmt::Display for Problem {
         if !self.path.is_empty() {
             write!(f, " {}:", self.path)?;
         }
-        write!(f, " {}", self.message)
+        // A message names what stands in the file, which may be a path with control characters; a terminal gets none.
+        f.write_str(" ")?;
+        self.message.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
     }
 }
 

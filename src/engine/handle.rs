@@ -59,6 +59,10 @@ pub enum Command<P> {
 
 /// What a worker has been told and not heard yet. Nobody ever waits here, the waker says when to look: a channel would be
 /// 5 KB more of a MIPS binary.
+///
+/// Its bound is that of those who tell it something. An answer is here only for a question, of which a connection has one
+/// under way at a time (`MAX_REQUESTS` of the resolver, `MAX_QUEUED` of the verifier), and the main thread says one thing
+/// for each signal or change of an address, in its own time. What is here is heard before the next poll.
 #[derive(Debug)]
 pub(super) struct Inbox<P>(Mutex<VecDeque<Command<P>>>);
 

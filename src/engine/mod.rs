@@ -13,6 +13,7 @@ mod listening;
 pub mod prober;
 mod reporter;
 pub mod resolver;
+mod seldom;
 mod slab;
 #[cfg(test)]
 mod tests;

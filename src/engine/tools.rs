@@ -48,9 +48,7 @@ impl<M: Machine> Tools<'_, M> {
         let admitted = self.shared.admission.enter_source(source);
         if !admitted {
             self.shared.metrics.connection_refused(Limit::PerSource);
-            if self.shared.admission.may_log(self.now) {
-                log::warn!("too many connections: refused {source}");
-            }
+            self.shared.admission.log_refusal(source, self.now);
         }
         admitted
     }

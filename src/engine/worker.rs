@@ -277,7 +277,7 @@ impl<M: Machine> Worker<M> {
 
     /// Out of descriptors: the connections that wait go on waiting, and others end meanwhile.
     fn pause(&mut self, token: usize, now: Instant, error: &io::Error) {
-        if self.shared.admission.may_log(now) {
+        if self.shared.admission.refusals.line(now).is_some() {
             log::warn!("cannot accept connections for now: {error}");
         }
         if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -298,9 +298,7 @@ impl<M: Machine> Worker<M> {
         let source = (listener.mode != Mode::ProxyProtocol).then_some(client.ip());
         if let Err(limit) = self.admit(source) {
             self.shared.metrics.connection_refused(limit);
-            if self.shared.admission.may_log(now) {
-                log::warn!("too many connections: refused {}", client.ip());
-            }
+            self.shared.admission.log_refusal(client.ip(), now);
             let _ = socket::reset_on_close(&stream);
             return;
         }

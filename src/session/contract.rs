@@ -131,7 +131,7 @@ pub trait Machine: Debug + Send + Sized + 'static {
     fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_, Self>) -> Step;
 
     /// An attempt of the last [`Step::Dial`] failed; others may be under way or follow.
-    fn unreached(&mut self, _server: SocketAddr, _error: DialError) {}
+    fn unreached(&mut self, _server: SocketAddr, _error: DialError, _now: Instant) {}
 
     /// No connection of the last [`Step::Dial`] came about.
     fn dial_failed(&mut self, error: DialError, env: &mut Env<'_, Self>) -> Step;

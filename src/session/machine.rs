@@ -86,6 +86,8 @@ pub struct Session {
     client_done: bool,
     /// Since when the client is given time for what it has to send now.
     pub(super) waiting_since: Instant,
+    /// How long the client may say nothing between two requests.
+    pub(super) idle_until: Instant,
     /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
     /// What the certificates of the addresses to be dialled are worth, where a rule asked.
@@ -126,6 +128,7 @@ impl Machine for Session {
             shortfall: TOO_LATE,
             client_done: false,
             waiting_since: now,
+            idle_until: now,
             resolved: None,
             certificates: Certificates::default(),
             verdict: None,
@@ -168,7 +171,7 @@ impl Machine for Session {
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
             Mode::Transparent => self.wants(wish, env),
-            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
+            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
             Mode::Socks5 => self.read(State::SocksGreeting, env.now),
@@ -197,6 +200,9 @@ impl Machine for Session {
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.is_idle() {
+            if http1::without_leading_lines(bytes).is_empty() {
+                return Step::Read { until: self.idle_until };
+            }
             self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
@@ -276,7 +282,8 @@ impl Machine for Session {
         self.close(error.into())
     }
 
-    fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+    fn next_request(&mut self, mut leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+        leftover.drain(..leftover.len() - http1::without_leading_lines(&leftover).len());
         self.owed = Owed::Nothing;
         self.head_end = HeadEnd::new();
         self.charge = None;
@@ -285,7 +292,8 @@ impl Machine for Session {
             // Until the next one's first byte, what is known stays that of the last one.
             self.adopt(env.plan);
             self.prelude = Vec::new();
-            return Step::Read { until: env.now + self.timeouts().idle };
+            self.idle_until = env.now + self.timeouts().idle;
+            return Step::Read { until: self.idle_until };
         }
         self.prelude = leftover;
         self.begin_request(env);

@@ -36,8 +36,10 @@ pub enum CloseReason {
     WrongProtocol,
     /// The client's TLS handshake failed, or its bytes did not arrive as they were sent.
     TlsFailed,
-    /// A PROXY header was missing, malformed or from a sender that is not trusted.
+    /// A PROXY header was missing or malformed.
     BadProxyHeader,
+    /// Somebody who is not in `trusted` came to a listener for PROXY headers.
+    UntrustedSender,
     /// A PROXY header that speaks for nobody: a health check.
     HealthCheck,
     /// There is no address to dial: the original destination was lost and no name is known.
@@ -66,7 +68,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 28] = [
+    pub const ALL: [CloseReason; 29] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -83,6 +85,7 @@ impl CloseReason {
         CloseReason::WrongProtocol,
         CloseReason::TlsFailed,
         CloseReason::BadProxyHeader,
+        CloseReason::UntrustedSender,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
         CloseReason::NameNotFound,
@@ -111,6 +114,14 @@ impl CloseReason {
         )
     }
 
+    /// Whether somebody, here or there, has to change a setting.
+    pub fn is_misconfiguration(self) -> bool {
+        matches!(
+            self,
+            CloseReason::WrongProtocol | CloseReason::BadProxyHeader | CloseReason::UntrustedSender
+        )
+    }
+
     /// The metric label and the log's word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,6 +141,7 @@ impl CloseReason {
             CloseReason::WrongProtocol => "wrong_protocol",
             CloseReason::TlsFailed => "tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
+            CloseReason::UntrustedSender => "untrusted_sender",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",
             CloseReason::NameNotFound => "name_not_found",

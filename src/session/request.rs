@@ -23,6 +23,9 @@ impl Session {
     }
 
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
+        if self.prelude.first().copied().is_some_and(accept::http::is_no_text) {
+            return self.say(http1::reply(400, SPEAKS_HTTP, true), CloseReason::WrongProtocol);
+        }
         let Some(end) = self.head_end.find(&self.prelude) else {
             if self.prelude.len() > http1::MAX_HEAD {
                 return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
@@ -140,6 +143,10 @@ impl Session {
     }
 }
 
+/// What a client is told that begins with a byte of no request: with TLS, or with SOCKS. Nothing that it could still send
+/// makes a request of it.
+const SPEAKS_HTTP: &str = "this port is an HTTP proxy, and that is no request";
+
 /// What a denied HTTP client is told.
 pub(super) const DENIED: &str = "denied by the proxy's rules";
 
@@ -170,6 +177,7 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::WrongProtocol
         | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
+        | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,
     })

@@ -137,6 +137,7 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::WrongProtocol
         | CloseReason::TlsFailed
         | CloseReason::BadProxyHeader
+        | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
         | CloseReason::Shutdown => return None,
     })

@@ -98,7 +98,7 @@ impl Dialling {
                 // Its round is over.
                 Dial::Abandon { attempt } => {
                     if let Some(at) = self.attempts.iter().position(|a| a.number == attempt) {
-                        session.unreached(self.attempts.swap_remove(at).addr, DialError::TimedOut);
+                        session.unreached(self.attempts.swap_remove(at).addr, DialError::TimedOut, tools.now);
                     }
                 }
                 Dial::Wait { until } => return Standing::Until(until),
@@ -128,7 +128,7 @@ impl Dialling {
                 self.dialer.failed(number, &io::ErrorKind::PermissionDenied.into(), tools.now);
             }
             Err(error) => {
-                session.unreached(addr, DialError::from(&error));
+                session.unreached(addr, DialError::from(&error), tools.now);
                 self.dialer.failed(number, &error, tools.now);
             }
         }
@@ -150,7 +150,7 @@ impl Dialling {
                 Ok(Some(error)) | Err(error) => error,
                 Ok(None) => io::Error::from(io::ErrorKind::ConnectionReset),
             };
-            session.unreached(addr, DialError::from(&error));
+            session.unreached(addr, DialError::from(&error), now);
             self.dialer.failed(attempt, &error, now);
             return None;
         }

@@ -145,12 +145,12 @@ impl Machine for Redirection {
         never_asked_for()
     }
 
-    fn unreached(&mut self, server: SocketAddr, error: DialError) {
+    fn unreached(&mut self, server: SocketAddr, error: DialError, now: Instant) {
         // Anything else is this machine's own trouble.
         if error != DialError::Other
             && let Some(server) = self.candidate(server)
         {
-            server.failed(error.as_str());
+            server.failed(error.as_str(), now);
         }
     }
 
@@ -158,7 +158,7 @@ impl Machine for Redirection {
         let taker = self.candidate(server).cloned();
         let way = match &taker {
             Some(taker) => {
-                taker.took(server);
+                taker.took();
                 Way::Forward
             }
             None => Way::Direct,

@@ -25,7 +25,7 @@ mod tests;
 
 pub use authority::{Authority, Host};
 pub use body::{Body, MAX_CHUNK_EXTENSION, MAX_TRAILERS, Malformed};
-pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH};
+pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH, without_leading_lines};
 pub use reply::{ESTABLISHED, redirect, reply, reply_to};
 pub use request::{Reject, Request, Secret, Target, forward_request, parse_request, parse_request_and_host};
 pub use response::{Response, forward_response, parse_response};
