@@ -9,9 +9,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::compile::{Compiled, compile};
+use super::device::Mac;
 use super::list::List;
 use super::name::NamePattern;
 use super::walk::walk;
+use super::week::Window;
 use super::{Action, Cert, Decision, Facts, L4, L5};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
@@ -56,6 +58,13 @@ pub enum FieldSpec {
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.
     User(Vec<Term<UserValue>>),
+    /// Local time.
+    Time(Vec<Term<Window>>),
+    /// The client's hardware address.
+    Mac(Vec<Term<Mac>>),
+    /// The client's device: a name as [`fold_device`](super::device::fold_device) leaves it, or `unknown`, which is a name
+    /// like another.
+    Device(Vec<Term<Box<str>>>),
 }
 
 /// One value of a field's list.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::flow::Watch;
 use super::probing::Certificates;
 use super::record::Kept;
 use super::state::State;
@@ -19,6 +20,7 @@ use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
+use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
 use crate::relay::stream::Role;
@@ -73,6 +75,8 @@ pub struct Session {
     pub(super) facts: Facts,
     pub(super) identity: Option<Identity>,
     identifier: Identifier,
+    /// The same for datagrams.
+    pub(super) datagrams: Option<Box<DatagramIdentifier>>,
     pub(super) head_end: HeadEnd,
     /// Bytes of the client that nobody has consumed.
     pub(super) prelude: Vec<u8>,
@@ -104,6 +108,8 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const REVIEWS: bool = true;
+    const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -121,6 +127,7 @@ impl Machine for Session {
             facts: facts_of(client),
             identity: None,
             identifier: Identifier::new(plan.parsers),
+            datagrams: None,
             head_end: HeadEnd::new(),
             prelude: Vec::new(),
             charge: None,
@@ -214,6 +221,22 @@ impl Machine for Session {
         }
     }
 
+    fn over_datagrams(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+        Session::new_over_datagrams(plan, listener, client, now)
+    }
+
+    fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
+        self.look_at_datagram(datagram, env)
+    }
+
+    fn watch(&mut self, env: &Env<'_>) -> Watch {
+        self.watch_flow(env)
+    }
+
+    fn refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.flow_refusal(datagram)
+    }
+
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
@@ -280,6 +303,14 @@ impl Machine for Session {
 
     fn dial_failed(&mut self, error: DialError, _env: &mut Env<'_>) -> Step {
         self.close(error.into())
+    }
+
+    fn is_reviewed(&self) -> bool {
+        self.hangs_on_time()
+    }
+
+    fn review(&mut self, env: &mut Env<'_>) -> Option<CloseReason> {
+        self.has_outlived_its_window(env).then_some(CloseReason::WindowClosed)
     }
 
     fn next_request(&mut self, mut leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
@@ -431,11 +462,13 @@ impl Session {
     }
 
     fn has_begun(&mut self) -> bool {
-        !self.prelude.is_empty()
-            && matches!(
-                self.identifier.look(&self.prelude),
-                Outcome::NeedMore { begun: true } | Outcome::TooLarge
-            )
+        // Of datagrams only QUIC is not known by the first one.
+        self.is_over_datagrams()
+            || !self.prelude.is_empty()
+                && matches!(
+                    self.identifier.look(&self.prelude),
+                    Outcome::NeedMore { begun: true } | Outcome::TooLarge
+                )
     }
 
     /// Waits for bytes in `state`, from now on.
@@ -449,7 +482,7 @@ impl Session {
         self.waiting_since + self.timeouts().process
     }
 
-    fn whole_by(&self) -> Instant {
+    pub(super) fn whole_by(&self) -> Instant {
         self.waiting_since + self.timeouts().process * 2
     }
 

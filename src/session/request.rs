@@ -3,6 +3,7 @@
 use super::machine::{Owed, Session, facts_of};
 use super::probing::Certificates;
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
@@ -75,7 +76,7 @@ impl Session {
     /// without knowing more, that is a refusal of theirs.
     fn reject_host(&mut self, reject: Reject, wish: Wish, env: &mut Env<'_>) -> Step {
         self.note_wish(wish);
-        match self.plan.rules.decide(&self.facts, env.locals) {
+        match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) if verdict.action == Action::Redirect => {
                 self.announce(Verdict { action: Action::Deny, ..verdict }, env);
                 self.close(CloseReason::Denied)
@@ -179,7 +180,8 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::BadProxyHeader
         | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }
 

@@ -14,6 +14,7 @@ pub mod origin;
 pub mod process;
 pub mod socks;
 pub mod tls;
+pub mod udp;
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;

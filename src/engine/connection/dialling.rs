@@ -185,7 +185,7 @@ fn start<M: Machine>(
 
 /// Whether a socket with the address `local` leads to this machine itself, where it must not. The kernel knows more of its
 /// own addresses than the interfaces have, such as those of a local route, and then chooses the same for both ends.
-fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
+pub(in crate::engine) fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
     let same = local.ip().to_canonical() == remote.ip().to_canonical();
     same && (!locals.allow_local || locals.tcp_ports.contains(&remote.port()))
 }
