@@ -23,7 +23,7 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
-use crate::session::Memory;
+use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
@@ -53,7 +53,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
-    P::in_force(&plan, &metrics);
+    let around = Arc::<P::Around>::default();
+    P::in_force(&plan, &metrics, &around);
     let effective = effective_limits(service, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -93,7 +94,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission,
         resolver,
         verifier,
-        surroundings: P::surroundings(),
+        surroundings: Arc::<P::Around>::clone(&around) as Arc<dyn Surroundings>,
         #[cfg(feature = "tls")]
         prober,
         dialled,
@@ -124,6 +125,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         shared,
         follower: Follower::start(watch, &plan, &locals, followers),
         plan,
+        around,
         beside,
     };
     daemon.announce();
@@ -154,6 +156,7 @@ struct Daemon<P: Program> {
     shared: Arc<Shared>,
     follower: Follower<P::Plan>,
     plan: Arc<P::Plan>,
+    around: Arc<P::Around>,
     beside: P::Beside,
 }
 
@@ -209,7 +212,7 @@ impl<P: Program> Daemon<P> {
             log::warn!("a change of workers, user or group needs a restart");
         }
         logging::reconfigure(&service.log);
-        P::in_force(&plan, &self.shared.metrics);
+        P::in_force(&plan, &self.shared.metrics, &self.around);
         self.shared.admission.change(effective_limits(service, self.descriptors));
         if P::RESOLVES
             && let Some(resolver) = &self.shared.resolver

@@ -7,7 +7,9 @@
 
 mod certs;
 mod decode;
+mod devices;
 mod doubts;
+mod limit;
 pub mod list_file;
 mod listen;
 pub mod plan;
@@ -44,6 +46,7 @@ use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 use crate::sys::files;
 
+pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
 
@@ -182,7 +185,6 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    service::refuse_if_given(section.get("devices"), "devices", report);
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -195,6 +197,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
     let mut vars = Variables::read(section.get("vars"), folder, progress, report);
+    let devices = Devices::read(section.get("devices"), folder, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -218,6 +221,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
     let named = tables.flat_map(Users::names).map(fold_user).collect();
     doubts::warn(&rules, &compiled, &named, report);
+    doubts::warn_of_devices(&rules, &devices, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -230,6 +234,8 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         service,
         rules: compiled,
         parsers: settings.parsers,
+        keepers: limit::keepers(&rules),
+        devices: Arc::new(devices),
         end_at_close: settings.end_at_close,
         #[cfg(feature = "tls")]
         trust,

@@ -20,7 +20,7 @@ use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::session::{Session, Surroundings};
+use crate::session::Session;
 #[cfg(feature = "tls")]
 use crate::sys::socket::Outgoing;
 use crate::sys::time;
@@ -38,6 +38,7 @@ impl Program for Session {
     const DEFAULT_PATH: &'static str = "/etc/calamary/config.yml";
 
     type Beside = Serving;
+    type Around = Household;
 
     fn options(options: &mut Options) {
         options.optopt(
@@ -77,16 +78,6 @@ impl Program for Session {
         }
     }
 
-    /// Roots that are the same go on with what they have learnt, and answers that hang on them stay.
-    #[cfg(feature = "tls")]
-    fn inherit(plan: &mut Plan, running: &Plan) {
-        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
-            && new.is_same(old)
-        {
-            *new = Arc::clone(old);
-        }
-    }
-
     #[cfg(feature = "tls")]
     fn prober(plan: &Plan) -> Option<ProberConfig> {
         let Service { timeouts, output, .. } = &plan.service;
@@ -123,10 +114,6 @@ impl Program for Session {
         Ok(Serving::default())
     }
 
-    fn surroundings() -> Arc<dyn Surroundings> {
-        Arc::new(Household)
-    }
-
     #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
         if plan.service.metrics != running.service.metrics
@@ -136,7 +123,24 @@ impl Program for Session {
         }
     }
 
-    fn in_force(plan: &Plan, metrics: &Metrics) {
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        // Roots that are the same go on with what they have learnt, and answers that hang on them stay.
+        #[cfg(feature = "tls")]
+        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
+        // What sources have taken stays taken, where a rule's limits are the same.
+        for (index, keeper) in &mut plan.keepers {
+            if let Some(old) = running.keepers.get(index).filter(|old| old.quota() == keeper.quota()) {
+                *keeper = Arc::clone(old);
+            }
+        }
+    }
+
+    fn in_force(plan: &Plan, metrics: &Metrics, around: &Arc<Household>) {
+        around.follow(plan);
         metrics.rules_loaded(plan.rules.len());
     }
 

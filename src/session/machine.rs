@@ -21,16 +21,16 @@ use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::datagram::DatagramIdentifier;
-use crate::identify::tcp::{Identifier, MAX_PRELUDE};
-use crate::identify::{Identity, Outcome, Parsers};
+use crate::identify::tcp::Identifier;
+use crate::identify::{Identity, Parsers};
+use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::socks5::{self, Status};
 use crate::wire::{Parse, proxy_protocol};
 
 // Why first bytes are incomplete, for those who sent HTTP.
-const TOO_LATE: &str = "the request was not complete in time";
-const TOO_LARGE: &str = "the request head is larger than 32 KiB";
+pub(super) const TOO_LATE: &str = "the request was not complete in time";
 const NO_MEMORY: &str = "there is no memory for so large a request head now";
 
 /// What the client still waits for before its own bytes mean anything.
@@ -49,7 +49,7 @@ pub(super) enum Owed {
 impl Owed {
     /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
     /// if there is one already.
-    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
+    pub(super) fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
         match self {
             Owed::Established => http1::ESTABLISHED.to_vec(),
             Owed::SocksReply => socks5::reply(Status::Succeeded, local),
@@ -74,7 +74,7 @@ pub struct Session {
     pub(super) owed: Owed,
     pub(super) facts: Facts,
     pub(super) identity: Option<Identity>,
-    identifier: Identifier,
+    pub(super) identifier: Identifier,
     /// The same for datagrams.
     pub(super) datagrams: Option<Box<DatagramIdentifier>>,
     pub(super) head_end: HeadEnd,
@@ -87,7 +87,7 @@ pub struct Session {
     /// What incomplete first bytes lack.
     pub(super) shortfall: &'static str,
     /// No more bytes will come from the client.
-    client_done: bool,
+    pub(super) client_done: bool,
     /// Since when the client is given time for what it has to send now.
     pub(super) waiting_since: Instant,
     /// How long the client may say nothing between two requests.
@@ -98,6 +98,10 @@ pub struct Session {
     pub(super) certificates: Certificates,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
+    /// What it takes of the limits of its rule; taken when its bytes are relayed.
+    pub(super) share: Option<Share>,
+    /// The limit of a rule that it would have gone beyond.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Machine for Session {
@@ -108,7 +112,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
-    const REVIEWS: bool = true;
+    const TIES: bool = true;
     const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
 
@@ -139,6 +143,8 @@ impl Machine for Session {
             resolved: None,
             certificates: Certificates::default(),
             verdict: None,
+            share: None,
+            refused: None,
             plan,
         }
     }
@@ -305,6 +311,10 @@ impl Machine for Session {
         self.close(error.into())
     }
 
+    fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
     fn is_reviewed(&self) -> bool {
         self.hangs_on_time()
     }
@@ -373,7 +383,7 @@ impl Session {
     }
 
     /// Looks at the unconsumed bytes as the state demands.
-    fn look(&mut self, env: &mut Env<'_>) -> Step {
+    pub(super) fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
@@ -395,7 +405,8 @@ impl Session {
                 match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
-                        self.facts = facts_of(src);
+                        // Whoever speaks for it is our neighbour, not the client itself.
+                        self.facts = Facts { mac: Known::Absent, ..facts_of(src) };
                         self.wants(wish, env)
                     }
                     Introduction::HealthCheck => self.close(CloseReason::HealthCheck),
@@ -424,51 +435,6 @@ impl Session {
             Wish::Lost => {}
         }
         self.wish = wish;
-    }
-
-    /// Reads the first bytes, beginning with those that are here already.
-    pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
-        if matches!(self.owed, Owed::Established | Owed::SocksReply) {
-            self.reply.extend(self.owed.granted(None));
-            self.owed = Owed::Nothing;
-        }
-        let step = self.read(State::FirstBytes, env.now);
-        if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
-    }
-
-    fn identify(&mut self, env: &mut Env<'_>) -> Step {
-        match self.identifier.look(&self.prelude) {
-            Outcome::Identified(identity) => {
-                // Not needed any more, and neither is its copy of the bytes.
-                self.identifier = Identifier::new(self.plan.parsers);
-                self.learn(identity);
-                self.advance(env)
-            }
-            Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
-            Outcome::NeedMore { begun: true } => Step::Read { until: self.whole_by() },
-            Outcome::NeedMore { begun: false } => Step::Read { until: self.in_time() },
-        }
-    }
-
-    /// No more first bytes in time: what began as a protocol is denied, the rest is none.
-    fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
-        if self.has_begun() {
-            return self.incomplete(TOO_LATE, env);
-        }
-        self.learn(Identity::None);
-        self.advance(env)
-    }
-
-    fn has_begun(&mut self) -> bool {
-        // Of datagrams only QUIC is not known by the first one.
-        self.is_over_datagrams()
-            || !self.prelude.is_empty()
-                && matches!(
-                    self.identifier.look(&self.prelude),
-                    Outcome::NeedMore { begun: true } | Outcome::TooLarge
-                )
     }
 
     /// Waits for bytes in `state`, from now on.

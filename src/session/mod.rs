@@ -17,6 +17,7 @@ pub mod budget;
 mod contract;
 mod datagram;
 mod decision;
+mod first_bytes;
 pub mod flow;
 mod last_words;
 mod machine;

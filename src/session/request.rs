@@ -20,6 +20,7 @@ impl Session {
         self.resolved = None;
         self.certificates = Certificates::default();
         self.wish = Wish::Lost;
+        (self.share, self.refused) = (None, None);
         self.waiting_since = env.now;
     }
 

@@ -176,3 +176,23 @@ fn a_name_that_differs_from_the_one_asked_for_is_the_one_that_counts() {
         );
     }
 }
+
+/// What is only observed waits for the certificate, too, and nobody is asked for what is denied anyway.
+#[test]
+fn an_observing_rule_sees_the_certificate_of_what_is_let_in() {
+    let (hello, blocked) = (hello("www.example.com"), hello("www.blocked.example"));
+    let rules = ["action: observe, cert: invalid", "action: deny, dns: .blocked.example", "action: accept"];
+    let plan = config("mode: transparent", &rules);
+    talk(
+        &plan,
+        &[
+            (To("198.51.100.2:443"), "read until 1000"),
+            (Bytes(&hello), "probe www.example.com at 198.51.100.2:443"),
+            (Probed(&[EXPIRED]), "Observe 0, Accept 2, dial 198.51.100.2:443"),
+        ],
+    );
+    talk(
+        &plan,
+        &[(To("198.51.100.2:443"), "read until 1000"), (Bytes(&blocked), "Denied 1, close denied: alert")],
+    );
+}
