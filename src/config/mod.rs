@@ -30,7 +30,6 @@ mod tests;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 
 use self::certs::Certs;
