@@ -12,7 +12,7 @@ use decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term, UserValue,
 };
 use decide::why::{Outcome, explain};
-use decide::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
+use decide::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -102,7 +102,7 @@ fn bit_by_bit(
     let mut given: Option<Verdict> = None;
     loop {
         for _ in 0..u.int_in_range(0..=3)? {
-            reveal_one(u.int_in_range(0..=12)?, &mut facts, truth);
+            reveal_one(u.int_in_range(0..=13)?, &mut facts, truth);
         }
         let told = || format!("{specs:#?}\n{locals:?}\nknown {facts:?}\ntruth {truth:?}");
         let decision = rules.decide(&facts, locals);
@@ -133,7 +133,7 @@ fn bit_by_bit(
         if facts == *truth {
             return Ok(());
         }
-        for place in 0..13 {
+        for place in 0..14 {
             let before = facts.clone();
             reveal_one(place, &mut facts, truth);
             if facts != before {
@@ -164,6 +164,7 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
             facts.name = truth.name.clone();
         }
         Need::Dest => facts.dest = truth.dest,
+        Need::Cert => facts.cert = truth.cert,
     }
 }
 
@@ -181,6 +182,7 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         9 => facts.time = truth.time,
         10 => facts.mac = truth.mac,
         11 => facts.device = truth.device.clone(),
+        12 => facts.cert = truth.cert,
         _ => facts.esni = truth.esni,
     }
 }
@@ -212,6 +214,7 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
         mac: or_absent(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?,
         device: Known::Is(Box::from(*u.choose(&DEVICES)?)),
         esni: if hello { Known::Is(u.arbitrary()?) } else { Known::Absent },
+        cert: if hello { Known::Is(cert(u)?) } else { Known::Absent },
     })
 }
 
@@ -221,7 +224,7 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=14)? {
+    Ok(match u.int_in_range(0..=15)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -240,6 +243,7 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
         11 => FieldSpec::Time(terms(u, |u| Ok(u.choose(&WINDOWS)?.parse().unwrap()))?),
         12 => FieldSpec::Mac(terms(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?),
         13 => FieldSpec::Device(terms(u, |u| Ok(Box::from(*u.choose(&DEVICES)?)))?),
+        14 => FieldSpec::Cert(terms(u, cert)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }
@@ -277,6 +281,10 @@ fn user_value(u: &mut Unstructured<'_>) -> Result<UserValue> {
         true => UserValue::None,
         false => UserValue::name(u.choose(&USERS)?),
     })
+}
+
+fn cert(u: &mut Unstructured<'_>) -> Result<Cert> {
+    Ok(*u.choose(&[Cert::Valid, Cert::Invalid, Cert::Unknown])?)
 }
 
 fn list(u: &mut Unstructured<'_>) -> Result<Arc<List>> {

@@ -8,7 +8,12 @@ use super::problem::Report;
 #[cfg(feature = "tls")]
 use super::secret_file::SecretFile;
 use super::tree::Node;
+#[cfg(feature = "tls")]
+use crate::connect::trust::Trust;
 use crate::relay::stream::Role;
+
+#[cfg(feature = "tls")]
+mod roots;
 
 const KEYS: Keys =
     Keys::new(&["serverPublic", "serverPrivate", "interceptPublic", "interceptPrivate", "caPublic"]);
@@ -21,6 +26,20 @@ pub(super) struct Certs<'t> {
     folder: &'t Path,
     /// Files that were read.
     pub(super) files: Vec<PathBuf>,
+    /// Who is trusted and why, in a few words for `-v`.
+    pub(super) trusted: Option<String>,
+}
+
+/// The largest file: a chain of a few certificates has some kilobytes, a collection of roots some hundred.
+#[cfg(feature = "tls")]
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A file and the key that names it.
+#[cfg(feature = "tls")]
+struct Loaded<'t> {
+    node: &'t Node,
+    path: PathBuf,
+    file: SecretFile,
 }
 
 impl<'t> Certs<'t> {
@@ -30,7 +49,7 @@ impl<'t> Certs<'t> {
         for entry in section.entries() {
             text(entry.value, "the path of a file", report);
         }
-        Certs { section, folder, files: Vec::new() }
+        Certs { section, folder, files: Vec::new(), trusted: None }
     }
 
     /// The server's side of listeners of mode `https`. `root` is where it is said that a key is missing.
@@ -50,6 +69,27 @@ impl<'t> Certs<'t> {
         None
     }
 
+    /// Whom rules trust that ask for servers' certificates. `root` is where it is said that nobody can be trusted.
+    #[cfg(feature = "tls")]
+    pub(super) fn trust(&mut self, root: &Node, report: &mut Report) -> Option<Trust> {
+        let (roots, source) = match self.section.get("caPublic") {
+            Some(node) => {
+                let file = self.load(node, report)?;
+                (roots::configured(&file, report)?, roots::Source::File(file.path))
+            }
+            None => {
+                let found = roots::of_system();
+                if found.is_none() {
+                    let message = "is missing: this system has no certificates of authorities";
+                    report.missing(root, "certs.caPublic", message);
+                }
+                found?
+            }
+        };
+        self.trusted = Some(format!("roots: {} of {source}", roots.len()));
+        Some(Trust::new(roots))
+    }
+
     #[cfg(feature = "tls")]
     fn needed(&self, key: &str, root: &Node, path: &'static str, report: &mut Report) -> Option<&'t Node> {
         let node = self.section.get(key);
@@ -64,13 +104,13 @@ impl<'t> Certs<'t> {
     }
 
     #[cfg(feature = "tls")]
-    fn load(&mut self, node: &'t Node, report: &mut Report) -> Option<server::Loaded<'t>> {
+    fn load(&mut self, node: &'t Node, report: &mut Report) -> Option<Loaded<'t>> {
         // What is no text is reported already.
         let path = self.folder.join(super::decode::scalar(node)?);
-        match SecretFile::read(&path, server::MAX_FILE_BYTES) {
+        match SecretFile::read(&path, MAX_FILE_BYTES) {
             Ok(file) => {
                 self.files.push(path.clone());
-                Some(server::Loaded { node, path, file })
+                Some(Loaded { node, path, file })
             }
             Err(error) => {
                 report.error(node, format!("`{}` cannot be read: {error}", path.display()));
@@ -83,35 +123,22 @@ impl<'t> Certs<'t> {
 /// Whether a certificate chain and a key can be a server's.
 #[cfg(feature = "tls")]
 mod server {
-    use std::path::PathBuf;
-
     use rustls::pki_types::pem::{Error as PemError, PemObject as _};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{Error, InconsistentKeys};
 
     use super::super::problem::Report;
-    use super::super::secret_file::SecretFile;
-    use super::super::tree::Node;
+    use super::Loaded;
     use crate::relay::stream::Role;
     use crate::relay::tls;
     use crate::sys::time;
     use crate::wire::x509::{self, Certificate, Time};
-
-    /// The largest file: a chain of a few certificates has some kilobytes.
-    pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 
     /// Certificates of one chain. Four are many.
     const MAX_CHAIN: usize = 16;
 
     /// The largest key of RSA that nobody is warned of.
     const MAX_RSA_BITS: usize = 2048;
-
-    /// A file and the key that names it.
-    pub(super) struct Loaded<'t> {
-        pub node: &'t Node,
-        pub path: PathBuf,
-        pub file: SecretFile,
-    }
 
     /// What a listener needs, if the files are in order.
     pub(super) fn role(public: &Loaded<'_>, private: &Loaded<'_>, report: &mut Report) -> Option<Role> {

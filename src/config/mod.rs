@@ -40,6 +40,8 @@ use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
 use crate::decide::L4;
+#[cfg(feature = "tls")]
+use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 use crate::sys::files;
 
@@ -223,11 +225,16 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     };
     let count = section.get("rules").map_or(0, |node| decode::items(node).len());
     let tests = PolicyTests::read(section.get("tests"), count, report);
+    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
+    #[cfg(feature = "tls")]
+    let trust = match specs.iter().any(asks_for_certificates) {
+        true => certs.trust(root, report).map(Arc::new),
+        false => None,
+    };
     if !report.is_clean() {
         return None;
     }
 
-    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
     let compiled = Ruleset::new(specs);
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
@@ -252,8 +259,10 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         devices: Arc::new(devices),
         end_at_close: settings.end_at_close,
         live: settings.live,
+        #[cfg(feature = "tls")]
+        trust,
     };
-    let mut summary = summary(&plan, &vars);
+    let mut summary = summary(&plan, &vars, certs.trusted.as_deref());
     if tests.len() > 0 {
         // Writing to a string cannot fail.
         let _ = write!(summary, "\ntests: {}, all as expected", tests.len());
@@ -303,12 +312,21 @@ fn summary_of_listeners(service: &Service) -> String {
     format!("listeners: {} ({})", service.listeners.len(), listeners.join(", "))
 }
 
-fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
+/// Whether a rule hangs on what servers' certificates are worth.
+#[cfg(feature = "tls")]
+fn asks_for_certificates(rule: &RuleSpec) -> bool {
+    rule.fields.iter().any(|field| matches!(field, FieldSpec::Cert(_)))
+}
+
+fn summary(plan: &Plan, vars: &Variables<'_>, trusted: Option<&str>) -> String {
     let mut out = summary_of_listeners(&plan.service);
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
     for (name, path, content) in vars.files() {
         let _ = write!(out, "\n${name}: {}", content.summary(path));
+    }
+    if let Some(trusted) = trusted {
+        let _ = write!(out, "\n{trusted}");
     }
     if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");

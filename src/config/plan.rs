@@ -32,6 +32,9 @@ pub struct Plan {
     pub devices: Arc<Devices>,
     /// What a window of the rules has let in ends with it.
     pub end_at_close: bool,
+    /// Who judges servers' certificates, if a rule asks for that.
+    #[cfg(feature = "tls")]
+    pub trust: Option<Arc<crate::connect::trust::Trust>>,
 }
 
 impl AsRef<Service> for Plan {

@@ -15,7 +15,7 @@ use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
 use crate::decide::week::Window;
-use crate::decide::{Action, L4, L5};
+use crate::decide::{Action, Cert, L4, L5};
 use crate::quota::Quota;
 
 const FIELD_ALIASES: &[(&str, &str)] =
@@ -108,6 +108,10 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "encrypted" => fields.push(FieldSpec::Encrypted(values(node, &BOOLS, vars, report))),
             "esni" => fields.push(FieldSpec::Esni(values(node, &BOOLS, vars, report))),
             "ech" => fields.push(FieldSpec::Ech(values(node, &ECHS, vars, report))),
+            "cert" if cfg!(feature = "tls") => {
+                fields.push(FieldSpec::Cert(values(node, &CERTS, vars, report)));
+            }
+            "cert" => report.error(field.key, "the field `cert` is not part of this build"),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
             "mac" => fields.push(FieldSpec::Mac(values(node, &MACS, vars, report))),
@@ -193,6 +197,11 @@ const ECHS: Kind<EchValue> = Kind {
     what: "an ECH state",
     accepted: Accepted::Words(&["none", "grease", "real", "any"]),
     parse: parse_ech,
+};
+const CERTS: Kind<Cert> = Kind {
+    what: "a certificate's worth",
+    accepted: Accepted::Words(&["valid", "invalid", "unknown"]),
+    parse: parse_cert,
 };
 const USERS: Kind<UserValue> =
     Kind { what: "a user", accepted: Accepted::Shape("a name without colon, `none`"), parse: parse_user };
@@ -425,4 +434,10 @@ fn parse_ech(text: &str) -> Option<EchValue> {
         "any" => Some(EchValue::Any),
         _ => None,
     }
+}
+
+fn parse_cert(text: &str) -> Option<Cert> {
+    [Cert::Valid, Cert::Invalid, Cert::Unknown]
+        .into_iter()
+        .find(|cert| cert.as_str().eq_ignore_ascii_case(text))
 }

@@ -11,7 +11,7 @@ use super::predicate::{
 };
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
-use super::{Action, Need};
+use super::{Action, Cert, Need};
 
 /// The facts that rules ask by predicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +25,23 @@ pub(super) enum Dim {
     Device,
     Dest,
     Name,
+    Cert,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 9] =
-        [Dim::Port, Dim::Sport, Dim::Time, Dim::Mac, Dim::Device, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
+    pub(super) const ALL: [Dim; 10] = [
+        Dim::Port,
+        Dim::Sport,
+        Dim::Time,
+        Dim::Mac,
+        Dim::Device,
+        Dim::Src,
+        Dim::User,
+        Dim::Dest,
+        Dim::Name,
+        Dim::Cert,
+    ];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
@@ -40,6 +51,7 @@ impl Dim {
             Dim::Mac | Dim::Device => Need::Device,
             Dim::Port | Dim::Name => Need::FirstBytes,
             Dim::Dest => Need::Dest,
+            Dim::Cert => Need::Cert,
         }
     }
 }
@@ -72,6 +84,7 @@ pub(super) struct Compiled {
     pub(super) times: Vec<TimePredicate>,
     pub(super) macs: Vec<ListPredicate<Mac>>,
     pub(super) devices: Vec<ListPredicate<Box<str>>>,
+    pub(super) certs: Vec<ListPredicate<Cert>>,
 }
 
 /// Compiles the rules in their order.
@@ -94,6 +107,7 @@ struct Compiler {
     times: HashMap<Key, Option<Atom>>,
     macs: HashMap<Key, Option<Atom>>,
     devices: HashMap<Key, Option<Atom>>,
+    certs: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -140,6 +154,7 @@ impl Compiler {
             Dim::Time => (&mut self.times, self.out.times.len()),
             Dim::Mac => (&mut self.macs, self.out.macs.len()),
             Dim::Device => (&mut self.devices, self.out.devices.len()),
+            Dim::Cert => (&mut self.certs, self.out.certs.len()),
         };
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
@@ -158,6 +173,10 @@ impl Compiler {
                 // Lists that contradict themselves are found by their key.
                 Dim::Mac => push(&mut self.out.macs, mac_predicate(fields), |_| false),
                 Dim::Device => push(&mut self.out.devices, device_predicate(fields), |_| false),
+                Dim::Cert => {
+                    let is_empty = |p: &ListPredicate<Cert>| !Cert::ALL.iter().any(|cert| p.matches(cert));
+                    push(&mut self.out.certs, cert_predicate(fields), is_empty)
+                }
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -189,6 +208,7 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             (Dim::Time, FieldSpec::Time(terms)) => key.add_windows(terms),
             (Dim::Mac, FieldSpec::Mac(terms)) => key.add_macs(terms),
             (Dim::Device, FieldSpec::Device(terms)) => key.add_devices(terms),
+            (Dim::Cert, FieldSpec::Cert(terms)) => key.add_certs(terms),
             _ => {}
         }
     }
@@ -266,6 +286,16 @@ fn device_predicate(fields: &[FieldSpec]) -> ListPredicate<Box<str>> {
     let mut predicate = ListPredicate::default();
     for field in fields {
         if let FieldSpec::Device(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn cert_predicate(fields: &[FieldSpec]) -> ListPredicate<Cert> {
+    let mut predicate = ListPredicate::default();
+    for field in fields {
+        if let FieldSpec::Cert(terms) = field {
             predicate.add(terms);
         }
     }

@@ -26,7 +26,7 @@ pub mod week;
 pub mod why;
 mod worlds;
 
-pub use facts::{Ech, Facts, Known, L4, L5};
+pub use facts::{Cert, Ech, Facts, Known, L4, L5};
 
 /// What happens to a connection or request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct Verdict {
 }
 
 /// The facts that are obtained together, in the order of what they cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
@@ -102,6 +102,8 @@ pub enum Need {
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,
+    /// `cert`: a handshake of our own with `dest`, which must be obtained first.
+    Cert,
 }
 
 /// What the observing rules before the end of a walk say.

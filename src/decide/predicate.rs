@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Cert;
 use super::addr_set::AddrSet;
 use super::device::Mac;
 use super::list::List;
@@ -321,6 +322,7 @@ enum KeyValue {
     Window(Window),
     Mac(Mac),
     Device(Box<str>),
+    Cert(Cert),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -354,6 +356,10 @@ impl Key {
             UserValue::None => KeyValue::None,
             UserValue::Name(name) => KeyValue::User(name.clone()),
         });
+    }
+
+    pub(super) fn add_certs(&mut self, terms: &[Term<Cert>]) {
+        self.add(terms, |value| KeyValue::Cert(*value));
     }
 
     pub(super) fn add_windows(&mut self, terms: &[Term<Window>]) {

@@ -14,7 +14,7 @@ use super::list::List;
 use super::name::NamePattern;
 use super::walk::{observe, walk};
 use super::week::Window;
-use super::{Action, Decision, Facts, L4, L5, Observed, Verdict};
+use super::{Action, Cert, Decision, Facts, L4, L5, Observed, Verdict};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -52,6 +52,8 @@ pub enum FieldSpec {
     Esni(Vec<Term<bool>>),
     /// Encrypted ClientHello; without a ClientHello nothing matches.
     Ech(Vec<Term<EchValue>>),
+    /// What the server's certificate is worth; without a ClientHello nothing matches.
+    Cert(Vec<Term<Cert>>),
     /// The trusted name.
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.

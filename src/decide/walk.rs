@@ -23,7 +23,7 @@ use super::{Action, Decision, Facts, Known, Need, Observed, RuleId, Verdict};
 const MAX_LOOK_AHEAD: u32 = 4096;
 
 /// What it costs, least first.
-const BY_COST: [Need; 5] = [Need::Given, Need::Time, Need::Device, Need::FirstBytes, Need::Dest];
+const BY_COST: [Need; 6] = [Need::Given, Need::Time, Need::Device, Need::FirstBytes, Need::Dest, Need::Cert];
 
 /// Walks the rules.
 pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision {
@@ -151,6 +151,10 @@ impl Walk<'_> {
                         .is()
                         .is_some_and(|name| devices.get(at).is_some_and(|p| p.matches(name)))
                 }
+                Dim::Cert => {
+                    let cert = self.facts.cert.is();
+                    cert.is_some_and(|cert| self.rules.certs.get(at).is_some_and(|p| p.matches(cert)))
+                }
             }
     }
 
@@ -165,6 +169,7 @@ impl Walk<'_> {
             Dim::Time => self.facts.time.is_unknown(),
             Dim::Mac => self.facts.mac.is_unknown(),
             Dim::Device => self.facts.device.is_unknown(),
+            Dim::Cert => self.facts.cert.is_unknown(),
         }
     }
 
@@ -308,7 +313,7 @@ impl Walk<'_> {
             && match need {
                 Need::Given => self.possible.spans_l4(),
                 Need::FirstBytes => self.possible.spans_first_bytes(),
-                Need::Time | Need::Device | Need::Dest => false,
+                Need::Time | Need::Device | Need::Dest | Need::Cert => false,
             };
         by_worlds || self.open(entry).any(|dim| dim.need() == need)
     }
@@ -318,7 +323,7 @@ impl Walk<'_> {
         self.possible.and(match need {
             Need::Given => worlds.any_l4(),
             Need::FirstBytes => worlds.any_first_bytes(),
-            Need::Time | Need::Device | Need::Dest => worlds,
+            Need::Time | Need::Device | Need::Dest | Need::Cert => worlds,
         })
     }
 }

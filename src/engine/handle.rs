@@ -35,6 +35,9 @@ pub struct Shared {
     pub verifier: Verifier,
     /// What sessions look up where a rule asks for it.
     pub surroundings: Arc<dyn Surroundings>,
+    /// Servers' certificates.
+    #[cfg(feature = "tls")]
+    pub prober: super::prober::Prober,
     /// Our own connections to servers.
     pub dialled: Dialled,
     /// Our own datagrams to servers.
@@ -54,6 +57,9 @@ pub enum Command<P> {
     Answer(Answer),
     /// The verifier's answer to this worker.
     Verified(Verified),
+    /// The prober's answer to this worker.
+    #[cfg(feature = "tls")]
+    Probed(crate::connect::probe::Answer),
     /// Accept nothing more; end when all sessions have, or at this time.
     Drain(Instant),
     /// Log the live connections.

@@ -11,6 +11,8 @@ mod dialled;
 mod gather;
 mod handle;
 mod listening;
+#[cfg(feature = "tls")]
+pub mod prober;
 mod reporter;
 pub mod resolver;
 mod seldom;

@@ -14,6 +14,8 @@ use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
 use crate::session::{Memory, Nowhere, Session, Surroundings};
+#[cfg(feature = "tls")]
+use crate::sys::limits::Descriptors;
 use crate::sys::socket::{Outgoing, reset_on_close};
 
 /// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
@@ -73,6 +75,8 @@ fn start_in(
         resolver: Some(resolver),
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
         surroundings,
+        #[cfg(feature = "tls")]
+        prober: prober(&metrics, &worker),
         dialled: Dialled::new(1),
         sent: Dialled::new(1),
         memory: Memory::new(Instant::now()),
@@ -83,6 +87,20 @@ fn start_in(
     first(&worker, addr, Arc::clone(&plan));
     spawn::<Session>(0, &mut worker, prepared, shared, plan, locals).unwrap();
     Running { worker, addr, metrics }
+}
+
+/// No rule of these tests asks for a certificate.
+#[cfg(feature = "tls")]
+fn prober(metrics: &Arc<Metrics>, worker: &Handle<Plan>) -> prober::Prober {
+    let asker = worker.another();
+    let surroundings = prober::Surroundings {
+        deliver: Box::new(move |answer| asker.tell(Command::Probed(answer))),
+        metrics: Arc::clone(metrics),
+        dialled: Dialled::new(1),
+        descriptors: Arc::new(Descriptors::new(1)),
+        clock: || 0,
+    };
+    prober::Prober::new(None, surroundings)
 }
 
 impl Running {

@@ -413,6 +413,10 @@ impl<M: Machine> Worker<M> {
                 }
                 // Nobody has asked.
                 Command::Answer(_) | Command::Verified(_) => {}
+                #[cfg(feature = "tls")]
+                Command::Probed(answer) => {
+                    self.with(answer.asker.token, now, |connection, tools| connection.probed(&answer, tools));
+                }
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
                 Command::Connections(gather) if M::TIES => gather.add(self.lives().map(|life| life.row(now))),

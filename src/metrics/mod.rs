@@ -24,6 +24,7 @@ pub use server::{Server, serve};
 
 use crate::config::Mode;
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::decide::{Action, L4, L5, RuleId, Verdict};
 use crate::session::CloseReason;
 use crate::sys::time;
@@ -52,6 +53,7 @@ pub struct Metrics {
     dns_failures: Counter,
     refused: [Counter; Limit::ALL.len()],
     attempts: [Counter; Attempt::ALL.len()],
+    probes: [Counter; PROBED.len()],
 }
 
 /// Which limit a connection was refused by.
@@ -112,6 +114,8 @@ const PROTOCOLS: [&str; 6] = ["TLS", "HTTP", "QUIC", "DNS", "NTP", "none"];
 const TLS_VERSIONS: [&str; 6] = ["1.0", "1.1", "1.2", "1.3", "other", "none"];
 /// At [`action_index`].
 const ACTIONS: [&str; 3] = ["accept", "deny", "redirect"];
+/// At [`probed_index`].
+const PROBED: [&str; 3] = ["valid", "invalid", "unknown"];
 /// IPv4 and IPv6, in this order.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
@@ -154,6 +158,14 @@ fn action_index(action: Action) -> usize {
         Action::Redirect => 2,
         // Counted by its rule alone.
         Action::Observe => usize::MAX,
+    }
+}
+
+fn probed_index(finding: Finding) -> usize {
+    match finding {
+        Finding::Valid => 0,
+        Finding::Invalid(_) => 1,
+        Finding::Unknown(_) => 2,
     }
 }
 
@@ -200,6 +212,7 @@ impl Metrics {
             dns_failures: Counter::default(),
             refused: Default::default(),
             attempts: Default::default(),
+            probes: Default::default(),
         }
     }
 
@@ -234,6 +247,11 @@ impl Metrics {
     /// Credentials were checked, or could not be.
     pub fn authenticated(&self, attempt: Attempt) {
         add(&self.attempts, attempt as usize);
+    }
+
+    /// A server was asked for its certificate.
+    pub fn probed(&self, finding: Finding) {
+        add(&self.probes, probed_index(finding));
     }
 
     /// A connection or request was decided; `dest` is where it would go, if that is known. Once for each.

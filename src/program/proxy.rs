@@ -11,16 +11,22 @@ use getopts::{Matches, Options};
 
 use super::Program;
 use crate::cli::{self, Source};
+#[cfg(feature = "tls")]
+use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
 use crate::daemon::{self, Household};
 use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
 use crate::engine::Handle;
+#[cfg(feature = "tls")]
+use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+#[cfg(feature = "tls")]
+use crate::sys::socket::Outgoing;
 use crate::sys::time;
 
 /// What runs beside the workers of the proxy.
@@ -88,6 +94,17 @@ impl Program for Session {
         }
     }
 
+    #[cfg(feature = "tls")]
+    fn prober(plan: &Plan) -> Option<ProberConfig> {
+        let Service { timeouts, output, .. } = &plan.service;
+        plan.trust.clone().map(|trust| ProberConfig {
+            trust,
+            timeout: timeouts.probe,
+            outgoing: Outgoing { fwmark: output.fwmark, interface: output.interface.clone() },
+            allow_local: output.allow_local,
+        })
+    }
+
     #[cfg(feature = "metrics")]
     fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
         if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
@@ -126,6 +143,13 @@ impl Program for Session {
         if plan.live != running.live {
             log::warn!("a change of live needs a restart");
             plan.live.clone_from(&running.live);
+        }
+        // Roots that are the same go on with what they have learnt, and answers that hang on them stay.
+        #[cfg(feature = "tls")]
+        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
         }
         // What sources have taken stays taken, where a rule's limits are the same.
         for (index, keeper) in &mut plan.keepers {

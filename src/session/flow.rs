@@ -352,7 +352,7 @@ impl<M: Machine> Flow<M> {
                 return Act::Refuse(closing.reason, words);
             }
             // Nothing of that can be done with datagrams.
-            Step::Secure(_) | Step::Verify(_) | Step::Tunnel { .. } | Step::Exchange(_) => {
+            Step::Secure(_) | Step::Verify(_) | Step::Probe(_) | Step::Tunnel { .. } | Step::Exchange(_) => {
                 Act::End(CloseReason::BadRequest)
             }
         };

@@ -8,6 +8,7 @@ use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::flow::Watch;
 use super::owed::Owed;
+use super::probing::Certificates;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -16,20 +17,20 @@ use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::datagram::DatagramIdentifier;
-use crate::identify::tcp::{Identifier, MAX_PRELUDE};
-use crate::identify::{Identity, Outcome, Parsers};
+use crate::identify::tcp::Identifier;
+use crate::identify::{Identity, Parsers};
 use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd};
 use crate::wire::{Parse, proxy_protocol};
 
 // Why first bytes are incomplete, for those who sent HTTP.
-const TOO_LATE: &str = "the request was not complete in time";
-const TOO_LARGE: &str = "the request head is larger than 32 KiB";
+pub(super) const TOO_LATE: &str = "the request was not complete in time";
 const NO_MEMORY: &str = "there is no memory for so large a request head now";
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
@@ -48,7 +49,7 @@ pub struct Session {
     pub(super) owed: Owed,
     pub(super) facts: Facts,
     pub(super) identity: Option<Identity>,
-    identifier: Identifier,
+    pub(super) identifier: Identifier,
     /// The same for datagrams.
     pub(super) datagrams: Option<Box<DatagramIdentifier>>,
     pub(super) head_end: HeadEnd,
@@ -61,13 +62,15 @@ pub struct Session {
     /// What incomplete first bytes lack.
     pub(super) shortfall: &'static str,
     /// No more bytes will come from the client.
-    client_done: bool,
+    pub(super) client_done: bool,
     /// Since when the client is given time for what it has to send now.
     pub(super) waiting_since: Instant,
     /// How long the client may say nothing between two requests.
     pub(super) idle_until: Instant,
     /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
+    /// What the certificates of the addresses to be dialled are worth, where a rule asked.
+    pub(super) certificates: Certificates,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
     /// What it takes of the limits of its rule; taken when its bytes are relayed.
@@ -86,6 +89,7 @@ impl Machine for Session {
     const RESOLVES: bool = true;
     const TIES: bool = true;
     const DATAGRAMS: bool = true;
+    const PROBES: bool = cfg!(feature = "tls");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -112,6 +116,7 @@ impl Machine for Session {
             waiting_since: now,
             idle_until: now,
             resolved: None,
+            certificates: Certificates::default(),
             verdict: None,
             share: None,
             refused: None,
@@ -255,6 +260,12 @@ impl Machine for Session {
         }
     }
 
+    fn probed(&mut self, findings: Vec<Finding>, env: &mut Env<'_>) -> Step {
+        debug_assert_eq!(self.state, State::Probing);
+        self.certificates.found(findings);
+        self.advance(env)
+    }
+
     fn connected(&mut self, _server: SocketAddr, local: SocketAddr, _env: &mut Env<'_>) -> Step {
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
@@ -347,7 +358,7 @@ impl Session {
     }
 
     /// Looks at the unconsumed bytes as the state demands.
-    fn look(&mut self, env: &mut Env<'_>) -> Step {
+    pub(super) fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
@@ -399,51 +410,6 @@ impl Session {
             Wish::Lost => {}
         }
         self.wish = wish;
-    }
-
-    /// Reads the first bytes, beginning with those that are here already.
-    pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
-        if matches!(self.owed, Owed::Established | Owed::SocksReply) {
-            self.reply.extend(self.owed.granted(None));
-            self.owed = Owed::Nothing;
-        }
-        let step = self.read(State::FirstBytes, env.now);
-        if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
-    }
-
-    fn identify(&mut self, env: &mut Env<'_>) -> Step {
-        match self.identifier.look(&self.prelude) {
-            Outcome::Identified(identity) => {
-                // Not needed any more, and neither is its copy of the bytes.
-                self.identifier = Identifier::new(self.plan.parsers);
-                self.learn(identity);
-                self.advance(env)
-            }
-            Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
-            Outcome::NeedMore { begun: true } => Step::Read { until: self.whole_by() },
-            Outcome::NeedMore { begun: false } => Step::Read { until: self.in_time() },
-        }
-    }
-
-    /// No more first bytes in time: what began as a protocol is denied, the rest is none.
-    fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
-        if self.has_begun() {
-            return self.incomplete(TOO_LATE, env);
-        }
-        self.learn(Identity::None);
-        self.advance(env)
-    }
-
-    fn has_begun(&mut self) -> bool {
-        // Of datagrams only QUIC is not known by the first one.
-        self.is_over_datagrams()
-            || !self.prelude.is_empty()
-                && matches!(
-                    self.identifier.look(&self.prelude),
-                    Outcome::NeedMore { begun: true } | Outcome::TooLarge
-                )
     }
 
     /// Waits for bytes in `state`, from now on.

@@ -17,11 +17,13 @@ pub mod budget;
 mod contract;
 mod datagram;
 mod decision;
+mod first_bytes;
 pub mod flow;
 mod last_words;
 mod machine;
 mod memory;
 mod owed;
+mod probing;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::auth::Credentials;
+use crate::connect::probe;
 use crate::decide::rules::Locals;
 use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
@@ -101,6 +104,8 @@ pub enum Step {
     Verify(Credentials),
     /// Find the addresses of a name.
     Resolve(Box<str>),
+    /// Find out what the certificates of these are worth.
+    Probe(Vec<probe::Target>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
     /// Relay everything both ways.

@@ -2,6 +2,7 @@
 
 use super::machine::{Session, facts_of};
 use super::owed::Owed;
+use super::probing::Certificates;
 use super::state::State;
 use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
@@ -18,6 +19,7 @@ impl Session {
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
+        self.certificates = Certificates::default();
         self.wish = Wish::Lost;
         (self.share, self.refused) = (None, None);
         self.waiting_since = env.now;
@@ -62,7 +64,8 @@ impl Session {
                 Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
                 Wish::Address(_) | Wish::Lost => Known::Absent,
             };
-            (self.facts.ech, self.facts.esni) = (Known::Absent, Known::Absent);
+            (self.facts.ech, self.facts.esni, self.facts.cert) =
+                (Known::Absent, Known::Absent, Known::Absent);
             self.owed = Owed::Response(Box::new(request));
             if let Err(reject) = host {
                 return self.reject_host(reject, wish, env);

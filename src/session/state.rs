@@ -25,6 +25,8 @@ pub(super) enum State {
     FirstBytes,
     /// Waiting for the addresses of a name.
     Resolving,
+    /// Waiting for the word on the server's certificate.
+    Probing,
     /// Waiting for a connection.
     Dialling,
     /// Relaying.
@@ -81,6 +83,10 @@ const EDGES: &[(State, State)] = &[
     (Resolving, FirstBytes),
     (Resolving, Resolving),
     (Resolving, Dialling),
+    // Certificates are asked for last: by then both are known.
+    (FirstBytes, Probing),
+    (Resolving, Probing),
+    (Probing, Dialling),
     (Dialling, Open),
     // The next request on a kept-alive connection.
     (Open, RequestHead),
@@ -119,6 +125,7 @@ mod tests {
             Verifying,
             FirstBytes,
             Resolving,
+            Probing,
             Dialling,
             Open,
             Closed,

@@ -63,6 +63,7 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
             EchValue::Real => *ech == Ech::Real,
             EchValue::Any => *ech != Ech::None,
         }),
+        FieldSpec::Cert(terms) => list(terms, facts.cert.is().filter(|_| hello), |a, b| a == b),
         FieldSpec::Dns(terms) if facts.name == Known::Absent => {
             let none =
                 |negated| terms.iter().any(|t| t.negated == negated && matches!(t.value, NameValue::None));

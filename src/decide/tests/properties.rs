@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict, field, oracle};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict, field, oracle};
 use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
 use crate::decide::week::WeekTime;
@@ -46,6 +46,7 @@ const INDEPENDENT: &[&[&str]] = &[
     &["port=1001 1003"],
     &["dest=10.0.0.1 10.0.0.3 10.0.0.5 10.0.0.7", "dest=10.0.0.2 10.0.0.3 10.0.0.6 10.0.0.7"],
     &["dns=n1.test n3.test", "dns=n2.test n3.test"],
+    &["cert=invalid"],
     WORLDS,
 ];
 
@@ -103,6 +104,7 @@ const CORRELATED: &[&[&str]] = &[
         "dns=none n1.test",
         "dns=n3.test",
     ],
+    &["cert=valid", "cert=invalid", "cert=!valid", "cert=invalid unknown", "cert=!invalid !unknown"],
     WORLDS,
 ];
 
@@ -120,6 +122,8 @@ struct Universe {
     port: Values<u16>,
     dest: Values<IpAddr>,
     name: Values<Box<str>>,
+    /// Of a ClientHello's server.
+    cert: Values<Cert>,
     /// l4, l5, ech, esni: what can come to be.
     worlds: Vec<(L4, L5, Known<Ech>, Known<bool>)>,
 }
@@ -160,6 +164,7 @@ impl Universe {
             device: vec![Known::Is("tv".into()), Known::Is(UNKNOWN.into())],
             port: (1000..1004).map(Known::Is).chain([Known::Absent]).collect(),
             dest,
+            cert: [Cert::Valid, Cert::Invalid, Cert::Unknown].map(Known::Is).into(),
             name: (0..4).map(|b| Known::Is(format!("n{b}.test").into())).chain([Known::Absent]).collect(),
             worlds,
         }
@@ -189,6 +194,7 @@ impl Universe {
             l5: Known::Is(l5),
             ech,
             esni,
+            cert: if l5.is_encrypted() { *random.pick(&self.cert) } else { Known::Absent },
         }
     }
 
@@ -239,7 +245,9 @@ impl Universe {
         out = step(out, &self.device, |f| &mut f.device);
         out = step(out, &self.port, |f| &mut f.port);
         out = step(out, &self.dest, |f| &mut f.dest);
-        step(out, &self.name, |f| &mut f.name)
+        out = step(out, &self.name, |f| &mut f.name);
+        // Without a ClientHello it does not matter, and whether there is one is not for this fact to say.
+        step(out, &self.cert, |f| &mut f.cert)
     }
 
     /// The same without the values of facts that no rule asks: they only cost time.
@@ -266,6 +274,9 @@ impl Universe {
         }
         if !asked(|f| matches!(f, FieldSpec::Dns(_))) {
             out.name.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Cert(_))) {
+            out.cert.truncate(1);
         }
         out
     }
@@ -304,6 +315,7 @@ fn obtain(facts: &mut Facts, truth: &Facts, need: Need) {
             facts.name = truth.name.clone();
         }
         Need::Dest => facts.dest = truth.dest,
+        Need::Cert => facts.cert = truth.cert,
     }
 }
 

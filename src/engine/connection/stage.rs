@@ -3,6 +3,7 @@
 use super::dialling::Dialling;
 use super::exchanging::Exchanging;
 use super::lingering::Lingering;
+use super::probing::Probing;
 use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
 use super::verifying::Verifying;
@@ -33,6 +34,8 @@ pub(super) enum Stage<M> {
     Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
     Resolving(Resolving<M>),
+    /// The session waits for the word on the server's certificate.
+    Probing(Probing<M>),
     /// The session waits for a connection to the server.
     Dialling(Box<M>, Box<Dialling>),
     /// The session is over, its bytes go both ways.
@@ -46,6 +49,11 @@ pub(super) enum Stage<M> {
 }
 
 impl<M: Machine> Stage<M> {
+    /// Whether the session waits for something that its client has no part in.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Stage::Verifying(_) | Stage::Resolving(_) | Stage::Probing(_) | Stage::Dialling(..))
+    }
+
     /// Takes the session that waits in this stage for something other than the relay: the stage is then over.
     pub fn take_session(&mut self) -> Option<Box<M>> {
         match std::mem::replace(self, Stage::Over) {
@@ -53,6 +61,7 @@ impl<M: Machine> Stage<M> {
             | Stage::Securing(session)
             | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
+            | Stage::Probing(Probing { session, .. })
             | Stage::Dialling(session, _) => Some(session),
             stage => {
                 *self = stage;
@@ -65,6 +74,17 @@ impl<M: Machine> Stage<M> {
     pub fn take_verifying(&mut self) -> Option<Verifying<M>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Verifying(verifying) => Some(verifying),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
+    /// Takes the questions that are under way: the stage is then over.
+    pub fn take_probing(&mut self) -> Option<Probing<M>> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Probing(probing) => Some(probing),
             stage => {
                 *self = stage;
                 None

@@ -65,6 +65,7 @@ impl Machine for Redirection {
     const VERIFIES: bool = false;
     const RESOLVES: bool = false;
     const DATAGRAMS: bool = false;
+    const PROBES: bool = false;
 
     fn new(plan: Arc<RedirectPlan>, _listener: &Listener, client: SocketAddr, _now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
