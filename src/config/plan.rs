@@ -125,6 +125,8 @@ pub struct Listener {
     pub tproxy: bool,
     /// Where to dial.
     pub target: Target,
+    /// Whether a client of mode `socks5` may send datagrams.
+    pub associate: bool,
     /// Who may send a PROXY header.
     pub trusted: AddrSet,
     /// How TLS is put on, where clients speak it.

@@ -43,6 +43,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it takes flows of datagrams, too; likewise.
     const DATAGRAMS: bool;
 
+    /// Whether it ever answers [`Step::Associate`]; likewise.
+    const ASSOCIATES: bool = false;
+
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
 
@@ -50,6 +53,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     fn over_datagrams(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         Self::new(plan, listener, client, now)
     }
+
+    /// The client has said elsewhere who it is. Told before [`Machine::start`].
+    fn known_as(&mut self, _user: &str) {}
 
     /// The plan that this session was begun under.
     fn plan(&self) -> &Arc<Self::Plan>;
@@ -115,6 +121,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// The client sent a datagram.
     fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_, Self>) -> Step {
         self.bytes(datagram, env)
+    }
+
+    /// The way of the last [`Step::Associate`] is open, and `relay` is where datagrams are awaited: what the client is told.
+    fn associated(&mut self, _relay: SocketAddr) -> Vec<u8> {
+        Vec::new()
     }
 
     /// What of a flow is looked at from now on, as it was let in.

@@ -1,6 +1,6 @@
 //! A session that goes over datagrams: what is different from one over a stream.
 //!
-//! The kernel told where the first one was going, so there is nothing to ask the client for: the rules are asked at once,
+//! Where the first one was going is known, so there is nothing to ask the client for: the rules are asked at once,
 //! and where they want to see the first bytes, these are looked at datagram by datagram.
 
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::flow::Watch;
 use super::{Env, Machine, Session, Step};
+use crate::accept::Wish;
 use crate::config::{Listener, Plan};
 use crate::decide::facts::{Known, L4};
 use crate::identify::Identity;
@@ -50,7 +51,7 @@ impl Session {
             DatagramOutcome::Incomplete(shortfall) => self.incomplete(shortfall.as_str(), env),
             DatagramOutcome::MidConnection => {
                 let known = self
-                    .destination()
+                    .asked_address()
                     .and_then(|dest| env.memory.connection(self.client.ip(), dest, env.now));
                 match known {
                     Some(hello) => {
@@ -67,7 +68,7 @@ impl Session {
     pub(super) fn watch_flow(&mut self, env: &Env<'_>) -> Watch {
         match (&self.identity, self.datagrams.take()) {
             (Some(Identity::Quic { hello }), identifier) => {
-                if let Some(dest) = self.destination() {
+                if let Some(dest) = self.asked_address() {
                     env.memory.let_in(self.client.ip(), dest, hello.as_deref(), env.now);
                 }
                 Watch::Quic(identifier)
@@ -81,6 +82,14 @@ impl Session {
     /// What refuses the flow that begins with this datagram, if its client would understand anything.
     pub(super) fn flow_refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         if self.plan.parsers.quic { version_negotiation(datagram) } else { None }
+    }
+
+    /// Where the client's datagrams go, which is where it would go on with a connection; nothing where it asked for a name.
+    fn asked_address(&self) -> Option<SocketAddr> {
+        match self.wish {
+            Wish::Address(addr) => Some(addr),
+            Wish::Name { .. } | Wish::Lost => None,
+        }
     }
 
     fn port(&self) -> u16 {

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::machine::{Owed, Session};
+use super::machine::Session;
+use super::owed::Owed;
 use super::state::State;
 use super::surroundings::{decide, observe};
 use super::{CloseReason, Env, Machine, Step};

@@ -68,6 +68,8 @@ pub enum Watch {
 pub struct Flow<M: Machine> {
     listener: Arc<Listener>,
     client: SocketAddr,
+    /// Who that is, where it was asked.
+    user: Option<Arc<str>>,
     /// Where the client's datagrams go.
     wish: Wish,
     deciding: Option<Deciding<M>>,
@@ -110,17 +112,19 @@ enum Kind {
 }
 
 impl<M: Machine> Flow<M> {
-    /// Begins a flow with its first datagram. `ours`: this program itself has sent it.
+    /// Begins a flow with its first datagram. `user`: who the client is, where it was asked. `ours`: this program itself has
+    /// sent it.
     pub fn begin(
         listener: &Arc<Listener>,
         client: SocketAddr,
+        user: Option<Arc<str>>,
         wish: Wish,
         ours: bool,
         datagram: &[u8],
         env: &mut Env<'_, M>,
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
-        let mut flow = Flow { listener, client, wish, deciding: None, open: None, due: None };
+        let mut flow = Flow { listener, client, user, wish, deciding: None, open: None, due: None };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -285,6 +289,9 @@ impl<M: Machine> Flow<M> {
     fn decide(&mut self, ours: bool, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
         let mut session =
             Box::new(M::over_datagrams(Arc::clone(env.plan), &self.listener, self.client, env.now));
+        if let Some(user) = &self.user {
+            session.known_as(user);
+        }
         let wish = self.wish.clone();
         let step = if ours { session.comes_back(wish, env) } else { session.start(wish, env) };
         let reads = matches!(step, Step::Read { .. });
@@ -328,9 +335,11 @@ impl<M: Machine> Flow<M> {
                 return Act::Refuse(closing.reason, words);
             }
             // Nothing of that can be done with datagrams.
-            Step::Secure(_) | Step::Verify(_) | Step::Tunnel { .. } | Step::Exchange(_) => {
-                Act::End(CloseReason::BadRequest)
-            }
+            Step::Secure(_)
+            | Step::Verify(_)
+            | Step::Associate(_)
+            | Step::Tunnel { .. }
+            | Step::Exchange(_) => Act::End(CloseReason::BadRequest),
         };
         self.deciding = Some(deciding);
         act

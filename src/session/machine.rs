@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::flow::Watch;
+use super::owed::Owed;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -23,39 +24,13 @@ use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
 use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
-use crate::wire::http1::{self, HeadEnd, Request};
-use crate::wire::socks5::{self, Status};
+use crate::wire::http1::{self, HeadEnd};
 use crate::wire::{Parse, proxy_protocol};
 
 // Why first bytes are incomplete, for those who sent HTTP.
 const TOO_LATE: &str = "the request was not complete in time";
 const TOO_LARGE: &str = "the request head is larger than 32 KiB";
 const NO_MEMORY: &str = "there is no memory for so large a request head now";
-
-/// What the client still waits for before its own bytes mean anything.
-#[derive(Debug)]
-pub(super) enum Owed {
-    /// Nothing: its bytes are the connection.
-    Nothing,
-    /// The answer to a CONNECT.
-    Established,
-    /// The reply to a SOCKS request.
-    SocksReply,
-    /// The response to a request.
-    Response(Box<Request>),
-}
-
-impl Owed {
-    /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
-    /// if there is one already.
-    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
-        match self {
-            Owed::Established => http1::ESTABLISHED.to_vec(),
-            Owed::SocksReply => socks5::reply(Status::Succeeded, local),
-            Owed::Nothing | Owed::Response(_) => Vec::new(),
-        }
-    }
-}
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
 pub struct Session {
@@ -111,6 +86,7 @@ impl Machine for Session {
     const RESOLVES: bool = true;
     const TIES: bool = true;
     const DATAGRAMS: bool = true;
+    const ASSOCIATES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -178,6 +154,8 @@ impl Machine for Session {
 
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
+            // Each flow brings its destination, however that was learned.
+            _ if self.is_over_datagrams() => self.wants(wish, env),
             Mode::Transparent => self.wants(wish, env),
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
@@ -224,6 +202,14 @@ impl Machine for Session {
 
     fn over_datagrams(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         Session::new_over_datagrams(plan, listener, client, now)
+    }
+
+    fn associated(&mut self, relay: SocketAddr) -> Vec<u8> {
+        self.grant_association(relay)
+    }
+
+    fn known_as(&mut self, user: &str) {
+        self.facts.user = Known::Is(user.into());
     }
 
     fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {

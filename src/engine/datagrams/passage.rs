@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Interest, Token};
 
-use super::{Key, Replies};
+use super::{Key, Replies, Via};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
@@ -67,16 +67,17 @@ struct Server {
 impl<M: Machine> Passage<M> {
     /// A flow that was just admitted.
     pub fn new(key: Key, listener: &Listener, now: Instant) -> Self {
+        let client = key.client;
         Passage {
             flow: None,
             key,
-            source: key.0.ip(),
+            source: client.ip(),
             server: None,
             asked: None,
             queued: false,
             refused: None,
             unreached: None,
-            life: Life::new(key.0, listener.mode, now),
+            life: Life::new(client, listener.mode, now),
         }
     }
 
@@ -85,9 +86,9 @@ impl<M: Machine> Passage<M> {
         &self.life
     }
 
-    /// Whom it comes from, and where it goes.
-    pub fn key(&self) -> Key {
-        self.key
+    /// Whom it comes from, where it goes, and how it has come here.
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     /// The address that it is counted under.
@@ -114,9 +115,14 @@ impl<M: Machine> Passage<M> {
         tools: &mut Tools<'_, M>,
         gear: &mut Gear<'_>,
     ) -> Fate {
-        let (client, dest) = self.key;
-        let wish = Wish::Address(dest);
-        let (flow, act) = tools.env(|env| Flow::begin(listener, client, wish, ours, datagram, env));
+        let Key { client, wish, via } = self.key.clone();
+        let user = match via {
+            Via::Association(membership) => {
+                tools.associations.get(membership.place).and_then(|association| association.user.clone())
+            }
+            Via::Firewall => None,
+        };
+        let (flow, act) = tools.env(|env| Flow::begin(listener, client, user, wish, ours, datagram, env));
         self.flow = Some(flow);
         self.carry_out(act, tools, gear)
     }
@@ -153,7 +159,6 @@ impl<M: Machine> Passage<M> {
 
     /// Brings the client what its server has said.
     pub fn go_on(&mut self, batch: &mut Batch, tools: &mut Tools<'_, M>, gear: &mut Gear<'_>) -> Fate {
-        let (client, dest) = self.key;
         for _ in 0..BATCHES_PER_TURN {
             let (Some(server), Some(flow)) = (&mut self.server, &mut self.flow) else { return Fate::Stays };
             let received = match batch.receive(&server.socket) {
@@ -168,10 +173,8 @@ impl<M: Machine> Passage<M> {
             server.heard = true;
             batch.arrivals().for_each(|_| flow.answer(tools.now));
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
-            match gear.replies.send(dest, client, answers, gear.flows) {
-                Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
-                Err(error) => cannot_answer(dest, &error, tools),
-            }
+            let sent = self.key.answer(Some(server.addr), answers, tools, gear);
+            self.life.moved((0, 0), (0, sent), &tools.shared.metrics);
             if received < datagram::BATCH {
                 return Fate::Stays;
             }
@@ -211,6 +214,11 @@ impl<M: Machine> Passage<M> {
         Fate::Stays
     }
 
+    /// What it came by is gone.
+    pub fn close(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        self.end(CloseReason::Finished, tools)
+    }
+
     /// The daemon stops and has waited long enough.
     pub fn shut_down(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         self.end(CloseReason::Shutdown, tools)
@@ -244,10 +252,7 @@ impl<M: Machine> Passage<M> {
                 Act::Refuse(reason, words) => {
                     self.refused = Some(words.is_some());
                     if let Some(words) = words {
-                        let (client, dest) = self.key;
-                        if let Err(error) = gear.replies.send(dest, client, [&*words], gear.flows) {
-                            cannot_answer(dest, &error, tools);
-                        }
+                        self.key.answer(None, [&*words].into_iter(), tools, gear);
                     }
                     return self.end(reason, tools);
                 }
@@ -313,6 +318,33 @@ impl<M: Machine> Passage<M> {
         self.life.close(reason, &tools.shared.admission.headers, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         Fate::Over
+    }
+}
+
+impl Key {
+    /// Brings the client what `server` has said, or what is said in the name of where it wanted to go: how many bytes of that
+    /// went out.
+    fn answer<'a, M: Machine>(
+        &self,
+        server: Option<SocketAddr>,
+        datagrams: impl Iterator<Item = &'a [u8]>,
+        tools: &mut Tools<'_, M>,
+        gear: &mut Gear<'_>,
+    ) -> u64 {
+        match (self.via, &self.wish) {
+            (Via::Association(membership), wish) if M::ASSOCIATES => {
+                let from = server.ok_or(wish);
+                tools.associations.answer(membership, self.client, from, datagrams, tools.now)
+            }
+            (Via::Firewall, &Wish::Address(dest)) => {
+                let sent = gear.replies.send(dest, self.client, datagrams, gear.flows);
+                sent.map(|sent| sent.bytes).unwrap_or_else(|error| {
+                    cannot_answer(dest, &error, tools);
+                    0
+                })
+            }
+            (Via::Association(_) | Via::Firewall, _) => 0,
+        }
     }
 }
 
