@@ -179,14 +179,14 @@ impl<M: Machine> Worker<M> {
         for words in run.iter().filter_map(|datagram| version_negotiation(datagram)) {
             let words = std::iter::once(&*words);
             match (key.via, &key.wish) {
-                (Via::Association(membership), wish) => {
+                (Via::Association(membership), wish) if M::ASSOCIATES => {
                     datagrams.associations.answer(membership, key.client, Err(wish), words, now);
                 }
                 (Via::Firewall, &Wish::Address(dest)) => {
                     // It has been said already why that cannot be.
                     let _ = datagrams.replies.send(dest, key.client, words, flows);
                 }
-                (Via::Firewall, _) => {}
+                (Via::Association(_) | Via::Firewall, _) => {}
             }
         }
     }
