@@ -294,9 +294,10 @@ fn only_whole_datagrams_of_the_client_itself_count() {
 fn the_end_of_the_connection_is_the_end_of_everything() {
     let proxy = Proxy::start(ALL);
     let servers: Vec<UdpServer> = (0..10).map(|_| UdpServer::echo("127.0.0.1:0")).collect();
-    // The sockets of a first one stay to see what comes back.
+    // Everything has started.
     drop(Client::new(proxy.addr()));
     proxy.daemon.wait_count(1, &["| Closed | reason=finished"]);
+    wait_for("nobody", || (proxy.metric("calamary_current_connections") == "0").then_some(()));
     let before = proxy.daemon.descriptors();
     for reset in [false, true] {
         let client = Client::new(proxy.addr());
@@ -394,6 +395,25 @@ fn limits_count_flows_and_associations() {
     drop(client);
     wait_for("room", || (proxy.metric("calamary_current_connections") == "0").then_some(()));
     Client::new(proxy.addr()).echoed("127.0.0.1", &servers[3], b"in");
+}
+
+#[test]
+fn an_association_has_so_many_flows_and_no_more() {
+    let proxy = Proxy::start(&format!("limits: {{connections: 1000, perSource: 1000}}\n{ALL}"));
+    let server = UdpServer::echo("127.0.0.1:0");
+    let client = Client::new(proxy.addr());
+    // Nobody is there, and nobody says so before the flows end.
+    for i in 0..600_u16 {
+        client.send(&format!("127.0.{}.{}", 1 + i / 200, 1 + i % 200), 9, b"hello");
+        if i % 20 == 0 {
+            client.echoed("127.0.0.1", &server, b"one after the other");
+        }
+    }
+    client.echoed("127.0.0.1", &server, b"as before");
+    assert_eq!(proxy.metric("calamary_req_udp"), "512");
+    proxy.daemon.wait_log(&["too many connections: refused 127.0.0.1"]);
+    // Another one has its own.
+    Client::new(proxy.addr()).echoed("127.0.0.1", &server, b"hello");
 }
 
 #[test]
