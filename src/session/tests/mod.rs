@@ -5,6 +5,8 @@ mod connect;
 #[cfg(feature = "tls")]
 mod https;
 mod proxy_header;
+#[cfg(feature = "quic")]
+mod quic_flows;
 mod requests;
 mod socks;
 mod surroundings;
