@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::daemon::Daemon;
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER_OUT4, ROUTER_OUT6, SERVER4, SERVER6, at};
 use common::udp::{UdpClient, UdpServer, is_refusal_of, quic_flow, timed};
+use common::wait_for;
 
 const PORT: u16 = 4128;
 
@@ -327,4 +328,99 @@ fn large_datagrams_pass() {
             }
         });
     }
+}
+
+#[test]
+fn a_client_that_moves_goes_on_and_a_stranger_does_not() {
+    let Some((lab, daemon)) = start("443", NAME_RULES) else { return };
+    let to = at(SERVER4, 443);
+    let _origin = lab.server.run(|| UdpServer::echo(at(SERVER4, 443)));
+    let client = lab.client.run(|| UdpClient::new(CLIENT4));
+    quic_flow("aioquic-v1").iter().for_each(|datagram| client.send(&to, datagram));
+    let _ = client.hear(&to);
+    let moved = lab.client.run(|| UdpClient::new(CLIENT4));
+    moved.echoed(&to, b"\x40 in the middle");
+    daemon.wait_log(&[&format!("| Accept | rule=0 sport={} proto=quic name=quic.example.com", moved.port())]);
+    // Nobody knows this one; in the first minute after the start the rules are asked, which want a name.
+    let other = lab.client.run(|| UdpClient::new(CLIENT6));
+    other.send(&at(SERVER6, 443), b"\x40 in the middle");
+    other.hears_nothing();
+    daemon.wait_log(&[&format!("| Denied | rule=default sport={} proto=quic", other.port())]);
+}
+
+/// Beyond the rules' word nothing is kept of a flow but its socket and some hundred bytes.
+#[test]
+fn ten_thousand_flows_come_and_go() {
+    const PORTS: usize = 100;
+    // A limit of connections is half of the descriptors.
+    let most = common::process::raise_descriptor_limit().saturating_sub(300) / 2;
+    let sockets = (most / PORTS as u64).min(100) as usize;
+    assert!(sockets >= 5, "too few descriptors for a test of many flows");
+    let rules = "timeout: {udpIdle: 4000}\nlimits: {connections: 10100, perSource: 10100}\nmetrics: {enabled: true}\n\
+                 rules: [{port: 10000-10099, action: accept}]\n";
+    let Some((lab, daemon)) = start("10000-10099", rules) else { return };
+    lab.server.nft(
+        "table ip one {
+            chain prerouting { type nat hook prerouting priority dstnat; udp dport 10000-10099 redirect to :9000; }
+        }",
+    );
+    let _server = lab.server.run(|| UdpServer::start(at(SERVER4, 9000), |datagram| vec![datagram.to_vec()]));
+    let now = || {
+        let metrics = lab.router.sh("curl -s http://127.0.0.1:9512/metrics");
+        let line = metrics.lines().find(|l| l.starts_with("calamary_current_connections ")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let idle = daemon.descriptors();
+    let mut memory = Vec::new();
+    for round in 0..2 {
+        let clients: Vec<UdpClient> =
+            lab.client.run(|| (0..sockets).map(|_| UdpClient::new(CLIENT4)).collect());
+        let mut answered = 0;
+        for port in 10_000..10_000 + PORTS {
+            let to = at(SERVER4, port as u16);
+            clients.iter().for_each(|client| client.send(&to, b"hello"));
+            for client in &clients {
+                // A datagram may be lost where everything comes at once.
+                answered += usize::from(client.hear_within(Duration::from_millis(200)).is_some());
+            }
+        }
+        assert!(answered >= sockets * PORTS * 9 / 10, "{answered} of {}", sockets * PORTS);
+        memory.push(daemon.memory_kib());
+        println!("{} flows, {} KiB, {} descriptors", now(), daemon.memory_kib(), daemon.descriptors());
+        wait_for("all flows to end", || (now() == 0).then_some(()));
+        assert!(daemon.descriptors() < idle + 150, "round {round}: {} descriptors", daemon.descriptors());
+    }
+    let [first, second] = memory[..] else { unreachable!() };
+    assert!(second < first + 2048, "grows from {first} to {second} KiB");
+}
+
+/// Noise of two kinds from one client, and another that has a conversation meanwhile.
+#[test]
+fn a_flood_is_bounded_and_a_good_flow_goes_on() {
+    let rules = format!(
+        "limits: {{connections: 400, perSource: 200}}{NAME_RULES}  - {{port: 9000, action: accept}}\n"
+    );
+    let Some((lab, daemon)) = start("443, 9000", &rules) else { return };
+    lab.client.sh("ip addr add 192.168.77.11/24 dev lan");
+    let origin = lab.server.run(|| UdpServer::sink(at(SERVER4, 443)));
+    let _server = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    let good = lab.client.run(|| UdpClient::new(CLIENT4B));
+    good.echoed(&at(SERVER4, 9000), b"before");
+    let (before, descriptors) = (daemon.memory_kib(), daemon.descriptors());
+    let half = quic_flow("chromium").remove(0);
+    lab.client.run(|| {
+        for seed in 0..1500 {
+            let noise = UdpClient::new(CLIENT4);
+            noise.send(&at(SERVER4, 443), &half);
+            noise.send(&at(SERVER4, 443), &common::pattern(1000, seed));
+            if seed % 50 == 0 {
+                good.echoed(&at(SERVER4, 9000), b"meanwhile");
+            }
+        }
+    });
+    let grown = daemon.memory_kib().saturating_sub(before);
+    assert!(grown < 8192, "{grown} KiB more");
+    assert!(daemon.descriptors() < descriptors + 250);
+    assert!(origin.seen().is_empty());
+    daemon.wait_log(&["too many connections: refused 192.168.77.10"]);
 }

@@ -217,7 +217,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers };
+    let plan = Plan { service, rules: compiled, parsers: settings.parsers, strip_ech: settings.strip_ech };
     let summary = summary(&plan, &vars);
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();

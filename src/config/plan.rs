@@ -20,6 +20,8 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// Encrypted ClientHello is taken out of what DNS answers.
+    pub strip_ech: bool,
 }
 
 impl AsRef<Service> for Plan {

@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// Takes in what the first bytes are.
-    pub(super) fn learn(&mut self, identity: Identity) {
+    pub(super) fn learn(&mut self, identity: Identity, env: &Env<'_>) {
         let asked = match &self.wish {
             Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
             Wish::Address(_) | Wish::Lost => Known::Absent,
@@ -72,7 +72,12 @@ impl Session {
             let sni = hello.sni.as_deref().and_then(name::normalise);
             self.facts.ech = Known::Is(match (&sni, hello.ech) {
                 (_, false) => Ech::None,
-                (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
+                (Some(sni), true)
+                    if ech::is_public_name(sni)
+                        || env.memory.is_public_name(self.client.ip(), sni, env.now) =>
+                {
+                    Ech::Real
+                }
                 _ => Ech::Grease,
             });
             self.facts.esni = Known::Is(hello.esni);

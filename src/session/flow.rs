@@ -71,7 +71,7 @@ pub struct Flow<M: Machine> {
     /// Where the client's datagrams go.
     wish: Wish,
     deciding: Option<Deciding<M>>,
-    open: Option<Open>,
+    open: Option<Open<M>>,
     due: Option<Instant>,
 }
 
@@ -96,7 +96,9 @@ struct Held {
 
 /// What was let in.
 #[derive(Debug)]
-struct Open {
+struct Open<M: Machine> {
+    /// It was decided by this.
+    plan: Arc<M::Plan>,
     idle: Duration,
     kind: Kind,
 }
@@ -158,7 +160,8 @@ impl<M: Machine> Flow<M> {
     ) -> Act {
         if let Some(open) = &mut self.open {
             self.due = env.now.checked_add(open.idle);
-            if !open.begins_anew(datagram, record, metrics, env.now) {
+            let another = self.deciding.is_some();
+            if !open.begins_anew(datagram, another, record, metrics, env.now) {
                 return Act::Pass;
             }
             if self.deciding.is_none() {
@@ -171,17 +174,19 @@ impl<M: Machine> Flow<M> {
         }
     }
 
-    /// The server sent something, which its client gets.
-    pub fn answer(&mut self, now: Instant) {
-        let Some(open) = &mut self.open else { return };
-        let mut idle = open.idle;
+    /// The server sent something: what its client gets instead, if not that.
+    pub fn answer(&mut self, datagram: &[u8], env: &Env<'_, M>) -> Option<Vec<u8>> {
+        let open = self.open.as_mut()?;
+        let (mut idle, mut instead) = (open.idle, None);
         if let Kind::Dns { unanswered } = &mut open.kind {
             *unanswered = unanswered.saturating_sub(1);
             if *unanswered == 0 {
-                idle = DNS_ANSWERED;
+                idle = idle.min(DNS_ANSWERED);
             }
+            instead = M::dns_answer(&open.plan, self.client.ip(), datagram, env);
         }
-        self.due = now.checked_add(idle);
+        self.due = env.now.checked_add(idle);
+        instead
     }
 
     /// The resolver answered the last [`Act::Resolve`].
@@ -210,11 +215,11 @@ impl<M: Machine> Flow<M> {
                 record.take_in(&deciding.session);
                 self.over(env);
                 let watch = deciding.session.watch(env);
-                let idle = deciding.session.service().timeouts.udp_idle;
-                let mut open = Open::new(watch, idle, env.now);
+                let plan = Arc::clone(deciding.session.plan());
+                let mut open = Open::new(watch, plan, env.now);
                 let held = deciding.held.datagrams;
                 for datagram in &held {
-                    open.begins_anew(datagram, record, metrics, env.now);
+                    open.begins_anew(datagram, false, record, metrics, env.now);
                 }
                 self.due = env.now.checked_add(open.idle);
                 self.open = Some(open);
@@ -305,8 +310,15 @@ impl<M: Machine> Flow<M> {
             self.deciding = Some(deciding);
             return Act::Wait;
         }
-        let step =
-            if kept { deciding.session.datagram(datagram, env) } else { deciding.session.deadline(env) };
+        if kept {
+            let step = deciding.session.datagram(datagram, env);
+            return self.take(deciding, step);
+        }
+        if deciding.held.datagrams.is_empty() {
+            // For the refusal, which comes at once.
+            deciding.held.datagrams.push(datagram.to_vec());
+        }
+        let step = deciding.session.deadline(env);
         self.take(deciding, step)
     }
 
@@ -351,8 +363,9 @@ impl Held {
     }
 }
 
-impl Open {
-    fn new(watch: Watch, udp_idle: Duration, now: Instant) -> Self {
+impl<M: Machine> Open<M> {
+    fn new(watch: Watch, plan: Arc<M::Plan>, now: Instant) -> Self {
+        let udp_idle = (*plan).as_ref().timeouts.udp_idle;
         let kind = match watch {
             Watch::Nothing => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
@@ -360,14 +373,16 @@ impl Open {
             Watch::Quic(first) => Kind::Quic { first, since: now },
         };
         let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
-        Open { idle, kind }
+        Open { plan, idle, kind }
     }
 
-    /// Looks at a datagram of the client: whether the rules must be asked about it first.
-    fn begins_anew<M: Machine>(
+    /// Looks at a datagram of the client: whether the rules must be asked about it first. `another`: they are being asked
+    /// about another connection, to which it may belong.
+    fn begins_anew(
         &mut self,
         datagram: &[u8],
-        record: &mut impl Record<M>,
+        another: bool,
+        record: &mut M::Record,
         metrics: &Metrics,
         now: Instant,
     ) -> bool {
@@ -392,22 +407,23 @@ impl Open {
                 if now.saturating_duration_since(*since) >= RETRANSMITTED {
                     *first = None;
                 }
-                return begins_another(first.as_deref_mut(), datagram);
+                return begins_another(first.as_deref_mut(), !another, datagram);
             }
         }
         false
     }
 }
 
-/// Whether a QUIC connection begins with this datagram that is not the `first` one of its flow over again.
+/// Whether a QUIC connection begins with this datagram that is not the `first` one of its flow over again, with `retry` after
+/// a Retry.
 #[cfg(feature = "quic")]
-fn begins_another(first: Option<&mut DatagramIdentifier>, datagram: &[u8]) -> bool {
+fn begins_another(first: Option<&mut DatagramIdentifier>, retry: bool, datagram: &[u8]) -> bool {
     crate::identify::datagram::begins_connection(datagram)
-        && !first.is_some_and(|first| first.repeats(datagram))
+        && !first.is_some_and(|first| first.repeats(datagram, retry))
 }
 
 /// Nobody has looked at the first one, either.
 #[cfg(not(feature = "quic"))]
-fn begins_another(_first: Option<&mut DatagramIdentifier>, _datagram: &[u8]) -> bool {
+fn begins_another(_first: Option<&mut DatagramIdentifier>, _retry: bool, _datagram: &[u8]) -> bool {
     false
 }

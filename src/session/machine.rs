@@ -230,6 +230,10 @@ impl Machine for Session {
         self.flow_refusal(datagram)
     }
 
+    fn dns_answer(plan: &Plan, client: IpAddr, answer: &[u8], env: &Env<'_>) -> Option<Vec<u8>> {
+        Session::other_dns_answer(plan, client, answer, env)
+    }
+
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
@@ -420,7 +424,7 @@ impl Session {
             Outcome::Identified(identity) => {
                 // Not needed any more, and neither is its copy of the bytes.
                 self.identifier = Identifier::new(self.plan.parsers);
-                self.learn(identity);
+                self.learn(identity, env);
                 self.advance(env)
             }
             Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
@@ -436,7 +440,7 @@ impl Session {
         if self.has_begun() {
             return self.incomplete(TOO_LATE, env);
         }
-        self.learn(Identity::None);
+        self.learn(Identity::None, env);
         self.advance(env)
     }
 

@@ -166,8 +166,10 @@ impl<M: Machine> Passage<M> {
                 }
             };
             server.heard = true;
-            batch.arrivals().for_each(|_| flow.answer(tools.now));
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
+            let other: Vec<Option<Vec<u8>>> =
+                answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
+            let answers = answers.zip(&other).map(|(answer, other)| other.as_deref().unwrap_or(answer));
             match gear.replies.send(dest, client, answers, gear.flows) {
                 Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
                 Err(error) => cannot_answer(dest, &error, tools),
