@@ -3,18 +3,17 @@
 mod check;
 mod follower;
 mod health;
+mod household;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
-
 pub use self::check::{check, check_user};
 pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
+pub use self::household::{Household, week_time};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 use crate::engine::verifier::Verifier;
@@ -22,8 +21,9 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
-use crate::session::Memory;
+use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
+use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
 use crate::sys::{limits, time};
 
@@ -39,8 +39,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         log::warn!("{warning}");
     }
     // Before there are threads, so that none misses the mask or keeps a privilege.
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGUSR1])
-        .map_err(|e| format!("cannot handle signals: {e}"))?;
+    let signals = Signals::take().map_err(|e| format!("cannot handle signals: {e}"))?;
     let descriptors =
         limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
     let workers = worker_count(plan.as_ref());
@@ -52,7 +51,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
-    P::in_force(&plan, &metrics);
+    let around = Arc::<P::Around>::default();
+    P::in_force(&plan, &metrics, &around);
     let effective = effective_limits(service, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -75,6 +75,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission: Admission::new(effective),
         resolver,
         verifier,
+        surroundings: Arc::<P::Around>::clone(&around) as Arc<dyn Surroundings>,
         dialled: Dialled::new(workers),
         sent: Dialled::new(workers),
         memory: Memory::new(Instant::now()),
@@ -103,14 +104,15 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         shared,
         follower: Follower::start(watch, &plan, &locals, followers),
         plan,
+        around,
         beside,
     };
     daemon.announce();
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => daemon.reload(),
-            SIGUSR1 => daemon.report(),
-            _ => break,
+    loop {
+        match signals.next() {
+            Signal::Hangup => daemon.reload(),
+            Signal::User1 => daemon.report(),
+            Signal::Interrupt | Signal::Terminate => break,
         }
     }
     daemon.stop(signals);
@@ -133,6 +135,7 @@ struct Daemon<P: Program> {
     shared: Arc<Shared>,
     follower: Follower<P::Plan>,
     plan: Arc<P::Plan>,
+    around: Arc<P::Around>,
     beside: P::Beside,
 }
 
@@ -188,7 +191,7 @@ impl<P: Program> Daemon<P> {
             log::warn!("a change of workers, user or group needs a restart");
         }
         logging::reconfigure(&service.log);
-        P::in_force(&plan, &self.shared.metrics);
+        P::in_force(&plan, &self.shared.metrics, &self.around);
         self.shared.admission.change(effective_limits(service, self.descriptors));
         if P::RESOLVES
             && let Some(resolver) = &self.shared.resolver
@@ -212,19 +215,21 @@ impl<P: Program> Daemon<P> {
     }
 
     /// Ends when the sessions have, or their time, or when a second signal asks for it.
-    fn stop(self, mut signals: Signals) {
+    fn stop(self, signals: Signals) {
         let drain = self.service().timeouts.drain;
         let until = Instant::now() + drain;
-        log::info!("Stopping: up to {} ms for the sessions to end", drain.as_millis());
+        let millis = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        log::info!("Stopping: up to {millis} ms for the sessions to end");
         self.tell_all(|| Command::Drain(until));
         let workers: Vec<_> = self.workers.iter().map(Handle::another).collect();
         let hurry = move || {
-            for signal in signals.forever() {
+            loop {
+                let signal = signals.next();
                 for worker in &workers {
                     match signal {
-                        SIGTERM | SIGINT => worker.tell(Command::Drain(Instant::now())),
-                        SIGUSR1 => worker.tell(Command::Report),
-                        _ => {}
+                        Signal::Interrupt | Signal::Terminate => worker.tell(Command::Drain(Instant::now())),
+                        Signal::User1 => worker.tell(Command::Report),
+                        Signal::Hangup => {}
                     }
                 }
             }
@@ -278,7 +283,7 @@ fn resolver_config(service: &Service) -> resolver::ResolverConfig {
 }
 
 fn worker_count(service: &Service) -> usize {
-    service.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    service.workers.unwrap_or_else(limits::processors)
 }
 
 fn effective_limits(service: &Service, descriptors: u64) -> Effective {

@@ -50,6 +50,10 @@ const NETS: [&str; 9] = [
 const NAMES: [&str; 5] = ["a.test", "b.test", "www.a.test", "test", "other.example"];
 const PATTERNS: [&str; 7] =
     ["a.test", "*.a.test", ".a.test", "*.test", ".test", "other.example", "none.example"];
+const TIMES: [&str; 3] = ["mon-12:00", "sat-12:00", "sun-23:30"];
+const WINDOWS: [&str; 4] = ["sat-sun", "22:00-06:00", "mon-fri 08:00-18:00", "sun 23:00-01:00"];
+const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+const DEVICES: [&str; 2] = ["tv", "unknown"];
 const USERS: [&str; 3] = ["alice", "Bob", "\u{c4}nne"];
 const PORTS: [u16; 5] = [0, 22, 80, 443, 4128];
 /// This machine's.
@@ -98,7 +102,7 @@ fn bit_by_bit(
     let mut given: Option<Verdict> = None;
     loop {
         for _ in 0..u.int_in_range(0..=3)? {
-            reveal_one(u.int_in_range(0..=9)?, &mut facts, truth);
+            reveal_one(u.int_in_range(0..=12)?, &mut facts, truth);
         }
         let told = || format!("{specs:#?}\n{locals:?}\nknown {facts:?}\ntruth {truth:?}");
         let decision = rules.decide(&facts, locals);
@@ -129,7 +133,7 @@ fn bit_by_bit(
         if facts == *truth {
             return Ok(());
         }
-        for place in 0..10 {
+        for place in 0..13 {
             let before = facts.clone();
             reveal_one(place, &mut facts, truth);
             if facts != before {
@@ -150,6 +154,11 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
             (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4);
             facts.user = truth.user.clone();
         }
+        Need::Time => facts.time = truth.time,
+        Need::Device => {
+            facts.mac = truth.mac;
+            facts.device = truth.device.clone();
+        }
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
@@ -169,6 +178,9 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
         8 => facts.user = truth.user.clone(),
+        9 => facts.time = truth.time,
+        10 => facts.mac = truth.mac,
+        11 => facts.device = truth.device.clone(),
         _ => facts.esni = truth.esni,
     }
 }
@@ -196,6 +208,9 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
         name: or_absent(u, |u| Ok(Box::from(*u.choose(&NAMES)?)))?,
         user: or_absent(u, |u| Ok(Box::from(*u.choose(&USERS)?)))?,
         ech: if hello { Known::Is(*u.choose(&[Ech::None, Ech::Grease, Ech::Real])?) } else { Known::Absent },
+        time: Known::Is(u.choose(&TIMES)?.parse().unwrap()),
+        mac: or_absent(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?,
+        device: Known::Is(Box::from(*u.choose(&DEVICES)?)),
         esni: if hello { Known::Is(u.arbitrary()?) } else { Known::Absent },
     })
 }
@@ -206,7 +221,7 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=11)? {
+    Ok(match u.int_in_range(0..=14)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -222,6 +237,9 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
             Ok(*u.choose(&[EchValue::None, EchValue::Grease, EchValue::Real, EchValue::Any])?)
         })?),
         10 => FieldSpec::User(terms(u, user_value)?),
+        11 => FieldSpec::Time(terms(u, |u| Ok(u.choose(&WINDOWS)?.parse().unwrap()))?),
+        12 => FieldSpec::Mac(terms(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?),
+        13 => FieldSpec::Device(terms(u, |u| Ok(Box::from(*u.choose(&DEVICES)?)))?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }

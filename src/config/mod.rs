@@ -1,16 +1,19 @@
 //! From the file to the plan.
 //!
 //! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`
-//! and `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
+//! and `progress`), `rules` and `policy_tests` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
 //! found in one go and shown with its place, see [`Problem`]. What a key asks for and this version cannot do is an error,
 //! never passed over.
 
 mod certs;
 mod decode;
+mod devices;
 mod doubts;
+mod limit;
 pub mod list_file;
 mod listen;
 pub mod plan;
+mod policy_tests;
 mod problem;
 mod progress;
 pub mod redirector;
@@ -25,20 +28,22 @@ mod vars;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::certs::Certs;
 use self::decode::{Keys, Section};
+use self::policy_tests::PolicyTests;
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
 use crate::decide::L4;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
+use crate::sys::files;
 
+pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
 
@@ -96,10 +101,8 @@ pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> 
 /// The text of a configuration file.
 fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
     // One more than is allowed tells that there is more.
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = files::read(path, MAX_FILE_BYTES + 1).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
@@ -179,9 +182,6 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["devices", "tests"] {
-        service::refuse_if_given(section.get(name), name, report);
-    }
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -194,10 +194,13 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
     let mut vars = Variables::read(section.get("vars"), folder, progress, report);
+    let devices = Devices::read(section.get("devices"), folder, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
+    let count = section.get("rules").map_or(0, |node| decode::items(node).len());
+    let tests = PolicyTests::read(section.get("tests"), count, report);
     if !report.is_clean() {
         return None;
     }
@@ -210,6 +213,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
     let named = tables.flat_map(Users::names).map(fold_user).collect();
     doubts::warn(&rules, &compiled, &named, report);
+    doubts::warn_of_devices(&rules, &devices, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -217,8 +221,21 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers, strip_ech: settings.strip_ech };
-    let summary = summary(&plan, &vars);
+    tests.run(&compiled, &service, report);
+    let plan = Plan {
+        service,
+        rules: compiled,
+        parsers: settings.parsers,
+        keepers: limit::keepers(&rules),
+        devices: Arc::new(devices),
+        end_at_close: settings.end_at_close,
+        strip_ech: settings.strip_ech,
+    };
+    let mut summary = summary(&plan, &vars);
+    if tests.len() > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(summary, "\ntests: {}, all as expected", tests.len());
+    }
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })

@@ -233,13 +233,14 @@ pub(super) fn listed(words: &[&str]) -> String {
 
 /// ``, did you mean `port`?`` where one of `words` is near enough to `found`, else nothing.
 fn did_you_mean<W: AsRef<str>>(found: &str, words: impl Iterator<Item = W>) -> String {
-    let found: Vec<char> = found.to_lowercase().chars().collect();
+    let letters = |word: &str| -> Vec<char> { word.chars().map(|c| c.to_ascii_lowercase()).collect() };
+    let found = letters(found);
     if found.len() > MAX_NEAREST_CHARS {
         return String::new();
     }
     let nearest = words
         .take(MAX_NEAREST_WORDS)
-        .map(|word| (distance(&found, &word.as_ref().to_lowercase().chars().collect::<Vec<_>>()), word))
+        .map(|word| (distance(&found, &letters(word.as_ref())), word))
         .min_by_key(|(distance, _)| *distance);
     match nearest {
         Some((distance, word))

@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::decode::{Keys, Section, items, list, parse_bool, parse_port, scalar};
+use super::limit;
 use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 use super::vars::{Variables, Want};
+use crate::decide::device::{Mac, UNKNOWN, fold_device};
 use crate::decide::name::NamePattern;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
+use crate::decide::week::Window;
 use crate::decide::{Action, L4, L5};
+use crate::quota::Quota;
 
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -52,14 +56,16 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
     ("drop", Some(Action::Deny)),
     ("redirect", Some(Action::Redirect)),
     ("intercept", None),
-    ("observe", None),
+    ("observe", Some(Action::Observe)),
 ];
 
 /// One rule, and the values in the file that warnings point at.
 pub(super) struct Rule<'t> {
     pub(super) spec: RuleSpec,
+    pub(super) quota: Option<Quota>,
     pub(super) node: &'t Node,
     pub(super) user: Option<&'t Node>,
+    pub(super) device: Option<&'t Node>,
     pub(super) dns: Option<&'t Node>,
     pub(super) ech: Option<&'t Node>,
 }
@@ -91,7 +97,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
     for field in section.entries() {
         let node = field.value;
         match field.name {
-            "match" | "action" => {}
+            "match" | "action" | "limit" => {}
             "src" => fields.push(FieldSpec::Src(addrs(node, vars, report))),
             "dest" => fields.push(FieldSpec::Dest(addrs(node, vars, report))),
             "port" => fields.push(FieldSpec::Port(values(node, &PORTS, vars, report))),
@@ -104,9 +110,13 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "ech" => fields.push(FieldSpec::Ech(values(node, &ECHS, vars, report))),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
+            "mac" => fields.push(FieldSpec::Mac(values(node, &MACS, vars, report))),
+            "device" => fields.push(FieldSpec::Device(values(node, &DEVICES, vars, report))),
+            "time" => fields.push(FieldSpec::Time(values(node, &TIMES, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }
     }
+    let quota = section.get("limit").map(|node| limit::quota(node, report));
     let action = match section.get("action") {
         Some(node) => action(node, report)?,
         None => {
@@ -114,10 +124,15 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             return None;
         }
     };
+    if let (Some(node), true) = (section.get("limit"), action != Action::Accept) {
+        report.error(node, "only a rule that accepts can have limits");
+    }
     Some(Rule {
         spec: RuleSpec { action, fields },
+        quota,
         node: entry,
         user: section.get("user"),
+        device: section.get("device"),
         dns: section.get("dns"),
         ech: section.get("ech"),
     })
@@ -143,22 +158,60 @@ fn action(node: &Node, report: &mut Report) -> Option<Action> {
 struct Kind<T: 'static> {
     /// With an article.
     what: &'static str,
-    accepted: &'static [&'static str],
+    accepted: Accepted,
     parse: fn(&str) -> Option<T>,
 }
 
-const PORTS: Kind<PortRange> = Kind { what: "a port", accepted: &[], parse: parse_ports };
-const L3S: Kind<L3> =
-    Kind { what: "an internet protocol", accepted: &["ip4", "ipv4", "ip6", "ipv6"], parse: parse_l3 };
-const L4S: Kind<L4> = Kind { what: "a transport protocol", accepted: &["tcp", "udp"], parse: parse_l4 };
-const L5S: Kind<L5> =
-    Kind { what: "a protocol", accepted: &["tls", "http", "quic", "dns", "ntp", "none"], parse: parse_l5 };
-const BOOLS: Kind<bool> =
-    Kind { what: "a truth value", accepted: &["yes", "no", "true", "false"], parse: parse_bool };
-const ECHS: Kind<EchValue> =
-    Kind { what: "an ECH state", accepted: &["none", "grease", "real", "any"], parse: parse_ech };
+/// How the values of a kind are written.
+enum Accepted {
+    /// As one of these.
+    Words(&'static [&'static str]),
+    /// In this shape, told with examples.
+    Shape(&'static str),
+}
 
-const USERS: Kind<UserValue> = Kind { what: "a user", accepted: &["none"], parse: parse_user };
+const PORTS: Kind<PortRange> =
+    Kind { what: "a port", accepted: Accepted::Shape("a number 0-65535, `from-to`"), parse: parse_ports };
+const L3S: Kind<L3> = Kind {
+    what: "an internet protocol",
+    accepted: Accepted::Words(&["ip4", "ipv4", "ip6", "ipv6"]),
+    parse: parse_l3,
+};
+const L4S: Kind<L4> =
+    Kind { what: "a transport protocol", accepted: Accepted::Words(&["tcp", "udp"]), parse: parse_l4 };
+const L5S: Kind<L5> = Kind {
+    what: "a protocol",
+    accepted: Accepted::Words(&["tls", "http", "quic", "dns", "ntp", "none"]),
+    parse: parse_l5,
+};
+const BOOLS: Kind<bool> = Kind {
+    what: "a truth value",
+    accepted: Accepted::Words(&["yes", "no", "true", "false"]),
+    parse: parse_bool,
+};
+const ECHS: Kind<EchValue> = Kind {
+    what: "an ECH state",
+    accepted: Accepted::Words(&["none", "grease", "real", "any"]),
+    parse: parse_ech,
+};
+const USERS: Kind<UserValue> =
+    Kind { what: "a user", accepted: Accepted::Shape("a name without colon, `none`"), parse: parse_user };
+const TIMES: Kind<Window> = Kind {
+    what: "a time",
+    accepted: Accepted::Shape("`mon-fri 22:00-06:00`, `22:00-06:00`, `sat-sun`"),
+    parse: |text| text.parse().ok(),
+};
+
+const MACS: Kind<Mac> = Kind {
+    what: "a hardware address",
+    accepted: Accepted::Shape("`aa:bb:cc:dd:ee:ff`"),
+    parse: |text| text.parse().ok(),
+};
+const DEVICES: Kind<Box<str>> = Kind {
+    what: "a device",
+    accepted: Accepted::Shape("a name without blanks, `unknown`"),
+    parse: parse_device,
+};
 
 fn values<'t, T>(
     node: &'t Node,
@@ -196,13 +249,12 @@ fn values<'t, T>(
 
 impl<T> Kind<T> {
     fn accepted(&self, found: &str, report: &Report) -> String {
-        if self.accepted == ["none"] {
-            format!("{}: a name without colon, `none`, or `$variable`", self.what)
-        } else if self.accepted.is_empty() {
-            format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
-        } else {
-            let hint = report.did_you_mean(found, self.accepted.iter().copied());
-            format!("{}: {}, or `$variable`{hint}", self.what, listed(self.accepted))
+        match self.accepted {
+            Accepted::Shape(shape) => format!("{}: {shape}, or `$variable`", self.what),
+            Accepted::Words(words) => {
+                let hint = report.did_you_mean(found, words.iter().copied());
+                format!("{}: {}, or `$variable`{hint}", self.what, listed(words))
+            }
         }
     }
 }
@@ -349,6 +401,12 @@ fn parse_l5(text: &str) -> Option<L5> {
         "none" => Some(L5::None),
         _ => None,
     }
+}
+
+/// `unknown`, or any name that a device can have.
+fn parse_device(text: &str) -> Option<Box<str>> {
+    let name = fold_device(text);
+    (*name == *UNKNOWN || super::devices::check_name(text).is_ok()).then_some(name)
 }
 
 /// `none`, or any name that a user can have.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::decode::{Keys, Section, boolean, choice, items, number, parse_port, scalar, text};
 use super::plan::{Limits, Log, Output, Service, Timeouts};
 use super::problem::Report;
-use super::tree::{Node, Value};
+use super::tree::Node;
 use crate::identify::Parsers;
 
 /// Keys that stand under `service` or at the top level.
@@ -47,22 +47,22 @@ pub(super) struct Settings {
     /// Without its listeners.
     pub(super) service: Service,
     pub(super) parsers: Parsers,
+    pub(super) end_at_close: bool,
     /// `dns.stripEch`.
     pub(super) strip_ech: bool,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
-    for key in ["interceptFallback", "endAtClose"] {
-        refuse_if_true(section.get(key), key, report);
-    }
+    refuse_if_true(section.get("interceptFallback"), "interceptFallback", report);
+    let end_at_close = section.get("endAtClose").and_then(|node| boolean(node, report)).unwrap_or(false);
     let dns = subsection(section, "dns", &["stripEch"], report);
     let strip_ech = dns.get("stripEch").and_then(|node| boolean(node, report)).unwrap_or(false);
 
     let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
     service.nameservers = nameservers(section.get("dnsNameservers"), report);
     service.metrics = metrics(section, report);
-    Settings { service, parsers: parsers(section, report), strip_ech }
+    Settings { service, parsers: parsers(section, report), end_at_close, strip_ech }
 }
 
 /// What every program has; `output` are the keys that it knows there.
@@ -244,19 +244,5 @@ fn log(section: &Section<'_>, report: &mut Report) -> Log {
         json: second("format", "a log format", &[("text", false), ("json", true)]),
         syslog: second("target", "a log target", &[("stdout", false), ("syslog", true)]),
         debug: section.get("debug").and_then(|node| boolean(node, report)).unwrap_or(false),
-    }
-}
-
-/// Keys of the top level that come with a later version: empty is accepted, anything else is not passed over.
-pub(super) fn refuse_if_given(node: Option<&Node>, name: &str, report: &mut Report) {
-    let Some(node) = node else { return };
-    let empty = match &node.value {
-        Value::Null => true,
-        Value::Seq(items) => items.is_empty(),
-        Value::Map(entries) => entries.is_empty(),
-        Value::Text(_) | Value::Tag(_) => false,
-    };
-    if !empty {
-        report.error(node, format!("`{name}` is not supported yet"));
     }
 }

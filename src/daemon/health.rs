@@ -5,13 +5,14 @@
 //! this machine accepts it, too. So a server has to answer the header by ending the connection, not by a reset or silence.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
 use crate::config::{Listener, Service, share_port};
 use crate::session::redirect::{Server, Standing};
+use crate::sys::names;
 use crate::sys::socket::{self, Outgoing};
 use crate::wire::proxy_protocol::write;
 
@@ -116,7 +117,8 @@ fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![address]);
     }
     let (host, port) = split_name(name).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok((&*host, port).to_socket_addrs()?.take(MAX_ADDRESSES).collect())
+    let found = names::addresses(&host)?.into_iter().take(MAX_ADDRESSES);
+    Ok(found.map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 /// Whether the server ends a connection that speaks for nobody, as `mode: proxyproto` does, within `timeout.connect`. Bytes

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
+use super::device::Mac;
+use super::predicate::{
+    AddrPredicate, Key, ListPredicate, NamePredicate, PortPredicate, TimePredicate, UserPredicate,
+};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
 use super::{Action, Need};
@@ -17,18 +20,24 @@ pub(super) enum Dim {
     Sport,
     Port,
     User,
+    Time,
+    Mac,
+    Device,
     Dest,
     Name,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 6] = [Dim::Port, Dim::Sport, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
+    pub(super) const ALL: [Dim; 9] =
+        [Dim::Port, Dim::Sport, Dim::Time, Dim::Mac, Dim::Device, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
         match self {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
+            Dim::Time => Need::Time,
+            Dim::Mac | Dim::Device => Need::Device,
             Dim::Port | Dim::Name => Need::FirstBytes,
             Dim::Dest => Need::Dest,
         }
@@ -54,10 +63,15 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
     pub(super) entries: Vec<Entry>,
+    /// Those that observe, which no walk ends at.
+    pub(super) observers: Vec<Entry>,
     pub(super) addrs: Vec<AddrPredicate>,
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
     pub(super) users: Vec<UserPredicate>,
+    pub(super) times: Vec<TimePredicate>,
+    pub(super) macs: Vec<ListPredicate<Mac>>,
+    pub(super) devices: Vec<ListPredicate<Box<str>>>,
 }
 
 /// Compiles the rules in their order.
@@ -77,6 +91,9 @@ struct Compiler {
     ports: HashMap<Key, Option<Atom>>,
     names: HashMap<Key, Option<Atom>>,
     users: HashMap<Key, Option<Atom>>,
+    times: HashMap<Key, Option<Atom>>,
+    macs: HashMap<Key, Option<Atom>>,
+    devices: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -100,7 +117,11 @@ impl Compiler {
         };
         for (action, worlds) in halves {
             if !worlds.and(Worlds::PLAUSIBLE).is_empty() {
-                self.out.entries.push(Entry { index, action, worlds, atoms });
+                let out = match action {
+                    Action::Observe => &mut self.out.observers,
+                    _ => &mut self.out.entries,
+                };
+                out.push(Entry { index, action, worlds, atoms });
             }
         }
     }
@@ -116,6 +137,9 @@ impl Compiler {
             Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
             Dim::Name => (&mut self.names, self.out.names.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
+            Dim::Time => (&mut self.times, self.out.times.len()),
+            Dim::Mac => (&mut self.macs, self.out.macs.len()),
+            Dim::Device => (&mut self.devices, self.out.devices.len()),
         };
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
@@ -130,6 +154,10 @@ impl Compiler {
                 }
                 Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
+                Dim::Time => push(&mut self.out.times, time_predicate(fields), TimePredicate::is_empty),
+                // Lists that contradict themselves are found by their key.
+                Dim::Mac => push(&mut self.out.macs, mac_predicate(fields), |_| false),
+                Dim::Device => push(&mut self.out.devices, device_predicate(fields), |_| false),
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -158,6 +186,9 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             }
             (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
+            (Dim::Time, FieldSpec::Time(terms)) => key.add_windows(terms),
+            (Dim::Mac, FieldSpec::Mac(terms)) => key.add_macs(terms),
+            (Dim::Device, FieldSpec::Device(terms)) => key.add_devices(terms),
             _ => {}
         }
     }
@@ -205,6 +236,36 @@ fn user_predicate(fields: &[FieldSpec]) -> UserPredicate {
     let mut predicate = UserPredicate::default();
     for field in fields {
         if let FieldSpec::User(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn time_predicate(fields: &[FieldSpec]) -> TimePredicate {
+    let mut predicate = TimePredicate::default();
+    for field in fields {
+        if let FieldSpec::Time(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn mac_predicate(fields: &[FieldSpec]) -> ListPredicate<Mac> {
+    let mut predicate = ListPredicate::default();
+    for field in fields {
+        if let FieldSpec::Mac(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn device_predicate(fields: &[FieldSpec]) -> ListPredicate<Box<str>> {
+    let mut predicate = ListPredicate::default();
+    for field in fields {
+        if let FieldSpec::Device(terms) = field {
             predicate.add(terms);
         }
     }

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::device::Mac;
+use super::week::WeekTime;
+
 /// A fact that may not have been looked at yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Known<T> {
@@ -129,4 +132,10 @@ pub struct Facts {
     pub esni: Known<bool>,
     /// The authenticated name, as configured; absent where nobody is asked for one.
     pub user: Known<Box<str>>,
+    /// Local time.
+    pub time: Known<WeekTime>,
+    /// The client's hardware address; absent where it is no neighbour.
+    pub mac: Known<Mac>,
+    /// The client's device, as [`super::device::fold_device`] leaves its name; [`super::device::UNKNOWN`] where it has none.
+    pub device: Known<Box<str>>,
 }

@@ -12,6 +12,7 @@
 pub mod addr_set;
 mod always;
 mod compile;
+pub mod device;
 pub mod ech;
 pub mod facts;
 pub mod fingerprint;
@@ -21,6 +22,7 @@ mod predicate;
 mod punycode;
 pub mod rules;
 mod walk;
+pub mod week;
 pub mod why;
 mod worlds;
 
@@ -35,6 +37,20 @@ pub enum Action {
     Deny,
     /// Plain HTTP is sent to https, everything else is refused.
     Redirect,
+    /// Say that the rule matches, and go on: never a verdict's.
+    Observe,
+}
+
+impl Action {
+    /// As written in rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Accept => "accept",
+            Action::Deny => "deny",
+            Action::Redirect => "redirect",
+            Action::Observe => "observe",
+        }
+    }
 }
 
 /// Which rule gave the verdict.
@@ -75,10 +91,23 @@ pub struct Verdict {
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
+    /// `time`: what the clock shows.
+    Time,
+    /// `mac` and `device`: what is known of the client on the local network.
+    Device,
     /// `l5`, `name`, `ech`, `esni`, and `port` where the original destination was lost: the client's first bytes.
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,
+}
+
+/// What the observing rules before the end of a walk say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// These match; by their places.
+    Rules(Vec<u16>),
+    /// One of them hangs on this.
+    Need(Need),
 }
 
 /// A verdict, or what it hangs on.

@@ -1,4 +1,4 @@
-//! The conditions that hang on one fact of a large domain: addresses, ports, names, users.
+//! The conditions that hang on one fact of a large domain: addresses, ports, names, users, times, devices.
 //!
 //! All fields of a rule that hang on the same fact (`dest` and `protoL3`, for instance) become one predicate. Predicates
 //! that ask the same are one, found again by their [`Key`].
@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addr_set::AddrSet;
+use super::device::Mac;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
+use super::week::{WeekTime, Window};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
 const MAX_RANGES_COMPARED: usize = 4096;
@@ -262,6 +264,48 @@ impl UserPredicate {
     }
 }
 
+/// A condition on the time: every field must match.
+#[derive(Debug, Default)]
+pub(super) struct TimePredicate {
+    fields: Vec<Vec<Term<Window>>>,
+}
+
+impl TimePredicate {
+    pub(super) fn add(&mut self, terms: &[Term<Window>]) {
+        self.fields.push(terms.to_vec());
+    }
+
+    pub(super) fn matches(&self, time: WeekTime) -> bool {
+        self.fields.iter().all(|terms| list_matches(terms, |window| window.contains(time)))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !WeekTime::all().any(|time| self.matches(time))
+    }
+}
+
+/// A condition on a fact that is compared with each value: every field must match.
+#[derive(Debug)]
+pub(super) struct ListPredicate<T> {
+    fields: Vec<Vec<Term<T>>>,
+}
+
+impl<T> Default for ListPredicate<T> {
+    fn default() -> Self {
+        ListPredicate { fields: Vec::new() }
+    }
+}
+
+impl<T: Clone + PartialEq> ListPredicate<T> {
+    pub(super) fn add(&mut self, terms: &[Term<T>]) {
+        self.fields.push(terms.to_vec());
+    }
+
+    pub(super) fn matches(&self, fact: &T) -> bool {
+        self.fields.iter().all(|terms| list_matches(terms, |value| value == fact))
+    }
+}
+
 /// What makes two predicates the same question: their values in one order, variables by identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Key(Vec<Vec<(bool, KeyValue)>>);
@@ -274,6 +318,9 @@ enum KeyValue {
     Ports(PortRange),
     Pattern(NamePattern),
     User(Box<str>),
+    Window(Window),
+    Mac(Mac),
+    Device(Box<str>),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -307,6 +354,18 @@ impl Key {
             UserValue::None => KeyValue::None,
             UserValue::Name(name) => KeyValue::User(name.clone()),
         });
+    }
+
+    pub(super) fn add_windows(&mut self, terms: &[Term<Window>]) {
+        self.add(terms, |window| KeyValue::Window(*window));
+    }
+
+    pub(super) fn add_macs(&mut self, terms: &[Term<Mac>]) {
+        self.add(terms, |mac| KeyValue::Mac(*mac));
+    }
+
+    pub(super) fn add_devices(&mut self, terms: &[Term<Box<str>>]) {
+        self.add(terms, |device| KeyValue::Device(device.clone()));
     }
 
     /// Whether every positive value of a field stands there negated, too.

@@ -17,13 +17,13 @@ use super::always::{Always, always};
 use super::compile::{Compiled, Dim, Entry};
 use super::rules::Locals;
 use super::worlds::Worlds;
-use super::{Action, Decision, Facts, Known, Need, RuleId, Verdict};
+use super::{Action, Decision, Facts, Known, Need, Observed, RuleId, Verdict};
 
 /// Entries looked at ahead of the walk for one decision: some tens of microseconds.
 const MAX_LOOK_AHEAD: u32 = 4096;
 
 /// What it costs, least first.
-const BY_COST: [Need; 3] = [Need::Given, Need::FirstBytes, Need::Dest];
+const BY_COST: [Need; 5] = [Need::Given, Need::Time, Need::Device, Need::FirstBytes, Need::Dest];
 
 /// Walks the rules.
 pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision {
@@ -42,6 +42,31 @@ pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision
         }
     }
     deny(RuleId::Default)
+}
+
+/// Looks at the observing rules before the one that gave `verdict`.
+pub(super) fn observe(rules: &Compiled, facts: &Facts, verdict: Verdict) -> Observed {
+    let before = match verdict.rule {
+        RuleId::Index(index) => usize::from(index),
+        RuleId::Default => usize::MAX,
+        // No rule was looked at.
+        RuleId::Always | RuleId::Incomplete => 0,
+    };
+    let possible = Worlds::of_facts(facts);
+    let walk = Walk { rules, facts, always: None, possible, budget: Cell::new(0) };
+    let mut matching = Vec::new();
+    for entry in rules.observers.iter().take_while(|entry| usize::from(entry.index) < before) {
+        match walk.look(entry) {
+            Look::Yes => matching.push(entry.index),
+            Look::Maybe if verdict.action == Action::Accept => {
+                if let Some(need) = BY_COST.into_iter().find(|need| walk.hangs_on(entry, *need)) {
+                    return Observed::Need(need);
+                }
+            }
+            Look::Maybe | Look::No => {}
+        }
+    }
+    Observed::Rules(matching)
 }
 
 fn deny(rule: RuleId) -> Decision {
@@ -111,6 +136,21 @@ impl Walk<'_> {
                     let users = &self.rules.users;
                     users.get(at).is_some_and(|p| p.matches(self.facts.user.is().map(|user| &**user)))
                 }
+                Dim::Time => {
+                    let times = &self.rules.times;
+                    self.facts.time.is().is_some_and(|time| times.get(at).is_some_and(|p| p.matches(*time)))
+                }
+                Dim::Mac => {
+                    let macs = &self.rules.macs;
+                    self.facts.mac.is().is_some_and(|mac| macs.get(at).is_some_and(|p| p.matches(mac)))
+                }
+                Dim::Device => {
+                    let devices = &self.rules.devices;
+                    self.facts
+                        .device
+                        .is()
+                        .is_some_and(|name| devices.get(at).is_some_and(|p| p.matches(name)))
+                }
             }
     }
 
@@ -122,6 +162,9 @@ impl Walk<'_> {
             Dim::Sport => self.facts.sport.is_unknown(),
             Dim::Name => self.facts.name.is_unknown(),
             Dim::User => self.facts.user.is_unknown(),
+            Dim::Time => self.facts.time.is_unknown(),
+            Dim::Mac => self.facts.mac.is_unknown(),
+            Dim::Device => self.facts.device.is_unknown(),
         }
     }
 
@@ -145,7 +188,7 @@ impl Walk<'_> {
         match action {
             Action::Accept => self.always,
             Action::Redirect => self.always.filter(|need| *need != Need::Dest),
-            Action::Deny => None,
+            Action::Deny | Action::Observe => None,
         }
     }
 
@@ -265,7 +308,7 @@ impl Walk<'_> {
             && match need {
                 Need::Given => self.possible.spans_l4(),
                 Need::FirstBytes => self.possible.spans_first_bytes(),
-                Need::Dest => false,
+                Need::Time | Need::Device | Need::Dest => false,
             };
         by_worlds || self.open(entry).any(|dim| dim.need() == need)
     }
@@ -275,7 +318,7 @@ impl Walk<'_> {
         self.possible.and(match need {
             Need::Given => worlds.any_l4(),
             Need::FirstBytes => worlds.any_first_bytes(),
-            Need::Dest => worlds,
+            Need::Time | Need::Device | Need::Dest => worlds,
         })
     }
 }

@@ -128,7 +128,10 @@ impl Worlds {
             | FieldSpec::Port(_)
             | FieldSpec::Sport(_)
             | FieldSpec::Dns(_)
-            | FieldSpec::User(_) => Worlds::ALL,
+            | FieldSpec::User(_)
+            | FieldSpec::Time(_)
+            | FieldSpec::Mac(_)
+            | FieldSpec::Device(_) => Worlds::ALL,
         }
     }
 

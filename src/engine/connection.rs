@@ -11,6 +11,7 @@ mod securing;
 mod server;
 mod stage;
 mod talking;
+mod ties;
 mod tunnelling;
 mod verifying;
 
@@ -116,8 +117,7 @@ impl<M: Machine> Connection<M> {
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
                 // While its server takes its time nothing is read of the client or written to it.
-                self.server.iter().for_each(Server::reset_on_close);
-                return self.finish(CloseReason::ClientReset, Wire::Reset, tools);
+                return self.cut(CloseReason::ClientReset, tools);
             }
             return self.go_on(tools);
         }
@@ -164,6 +164,12 @@ impl<M: Machine> Connection<M> {
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
+                if let Some(reason) = tunnelling.review(tools) {
+                    return self.cut(reason, tools);
+                }
+                if tunnelling.goes_on(tools.now) {
+                    return self.tunnel(tools);
+                }
                 let server = self.server.as_ref().map(|server| &server.end);
                 let ends = std::iter::once(&self.client).chain(server);
                 if let Some(reason) = tunnelling.expired(ends, tools.now) {
@@ -173,7 +179,20 @@ impl<M: Machine> Connection<M> {
                 self.set_deadline(due, tools);
                 Fate::Stays
             }
-            Stage::Exchanging(_) if M::EXCHANGES => self.fail_exchange(CloseReason::Idle, tools),
+            Stage::Exchanging(exchanging) if M::EXCHANGES => {
+                if let Some(reason) = exchanging.review(tools) {
+                    return self.cut(reason, tools);
+                }
+                if exchanging.goes_on(tools.now) {
+                    return self.exchange(tools);
+                }
+                if exchanging.is_silent(tools.now) {
+                    return self.fail_exchange(CloseReason::Idle, tools);
+                }
+                let due = exchanging.due();
+                self.set_deadline(due, tools);
+                Fate::Stays
+            }
             Stage::Verifying(_) | Stage::Exchanging(_) | Stage::Lingering(_) | Stage::Over => {
                 self.over(tools)
             }
@@ -366,7 +385,7 @@ impl<M: Machine> Connection<M> {
         {
             return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
         }
-        let tunnelling = Tunnelling::new(&*session, to_server, &mut self.life, tools);
+        let tunnelling = Tunnelling::new(session, to_server, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
@@ -382,10 +401,7 @@ impl<M: Machine> Connection<M> {
             tunnelling::Turn::Wait => Fate::Stays,
             tunnelling::Turn::Again => Fate::Yields,
             tunnelling::Turn::Finished => self.finish(CloseReason::Finished, Wire::Quiet, tools),
-            tunnelling::Turn::Broken(reason) => {
-                self.server.iter().for_each(Server::reset_on_close);
-                self.finish(reason, Wire::Reset, tools)
-            }
+            tunnelling::Turn::Broken(reason) => self.cut(reason, tools),
         }
     }
 
@@ -425,12 +441,15 @@ impl<M: Machine> Connection<M> {
                 }
                 self.next_request(tools)
             }
-            exchanging::Turn::ClientBroke(reason) => {
-                self.server.iter().for_each(Server::reset_on_close);
-                self.finish(reason, Wire::Reset, tools)
-            }
+            exchanging::Turn::ClientBroke(reason) => self.cut(reason, tools),
             exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
         }
+    }
+
+    /// Ends it in the middle, with a reset both ways.
+    fn cut(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
+        self.server.iter().for_each(Server::reset_on_close);
+        self.finish(reason, Wire::Reset, tools)
     }
 
     fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {

@@ -17,7 +17,7 @@ use crate::config::Listener;
 use crate::connect::resolve::Answer;
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
-use crate::session::Memory;
+use crate::session::{Memory, Surroundings};
 
 /// The waker's poll token, above every session's and listener's.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -32,6 +32,8 @@ pub struct Shared {
     pub resolver: Option<ResolverHandle>,
     /// Passwords.
     pub verifier: Verifier,
+    /// What sessions look up where a rule asks for it.
+    pub surroundings: Arc<dyn Surroundings>,
     /// Our own connections to servers.
     pub dialled: Dialled,
     /// Our own datagrams to servers.

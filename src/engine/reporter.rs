@@ -87,10 +87,12 @@ impl<M: Machine> Life<M> {
             fields.extend(self.record.name());
             self.log(Level::Info, "Failed", &fields);
         }
-        if logging::enabled(Level::Debug) {
+        // Somebody at home will ask why the film stopped.
+        let level = if reason == CloseReason::WindowClosed { Level::Info } else { Level::Debug };
+        if logging::enabled(level) {
             let mut fields = vec![("reason", reason.as_str().into())];
             self.describe(&mut fields, now);
-            self.log(Level::Debug, "Closed", &fields);
+            self.log(level, "Closed", &fields);
         }
     }
 

@@ -1,5 +1,8 @@
 //! One worker on loopback with real clients and servers: what only the engine can get wrong.
 
+mod limits;
+mod reviews;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,7 +13,7 @@ use super::*;
 use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
-use crate::session::{Memory, Session};
+use crate::session::{Memory, Nowhere, Session, Surroundings};
 use crate::sys::socket::{Outgoing, reset_on_close};
 
 /// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
@@ -30,6 +33,16 @@ fn start(listener: &str, settings: &str) -> Running {
 
 /// The same, after `first`: clients may connect to the address already, and what the worker is told it hears in one go.
 fn start_after(
+    listener: &str,
+    settings: &str,
+    first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
+) -> Running {
+    start_in(Arc::new(Nowhere), listener, settings, first)
+}
+
+/// The same, in these surroundings.
+fn start_in(
+    surroundings: Arc<dyn Surroundings>,
     listener: &str,
     settings: &str,
     first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
@@ -59,6 +72,7 @@ fn start_after(
         admission: Admission::new(limits),
         resolver: Some(resolver),
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
+        surroundings,
         dialled: Dialled::new(1),
         sent: Dialled::new(1),
         memory: Memory::new(Instant::now()),

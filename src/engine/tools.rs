@@ -45,7 +45,8 @@ impl<M: Machine> Tools<'_, M> {
     pub fn env<T>(&self, f: impl FnOnce(&mut Env<'_, M>) -> T) -> T {
         let mut report = Reporter { metrics: &self.shared.metrics };
         let Tools { now, plan, locals, preludes, shared, .. } = *self;
-        f(&mut Env { now, plan, locals, preludes, memory: &shared.memory, report: &mut report })
+        let surroundings = &*shared.surroundings;
+        f(&mut Env { now, plan, locals, preludes, surroundings, memory: &shared.memory, report: &mut report })
     }
 
     /// Whether one more connection of `source` may be served; a refusal is counted and logged.

@@ -143,6 +143,7 @@ impl<M: Machine> Worker<M> {
                 std::thread::sleep(ACCEPT_PAUSE);
             }
             let now = Instant::now();
+            self.loan.handshakes = Loan::HANDSHAKES;
             for event in &events {
                 match event.token() {
                     WAKER => self.hear(now),
@@ -191,6 +192,7 @@ impl<M: Machine> Worker<M> {
     fn work_off(&mut self, now: Instant) {
         let mut time = now;
         while !self.queue.is_empty() {
+            self.loan.handshakes = Loan::HANDSHAKES;
             for _ in 0..self.queue.len() {
                 let Some(token) = self.queue.pop_front() else { break };
                 if token >= FIRST_LISTENER {
@@ -395,7 +397,7 @@ impl<M: Machine> Worker<M> {
                 Command::Plan(plan, listeners) => {
                     let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
                     self.outgoing = outgoing(new);
-                    if new.nameservers != old.nameservers {
+                    if M::RESOLVES && new.nameservers != old.nameservers {
                         self.answers = AnswerCache::new(REMEMBERED_NAMES);
                     }
                     self.plan = plan;
@@ -403,13 +405,13 @@ impl<M: Machine> Worker<M> {
                     self.listen_on(listeners, now);
                 }
                 Command::Locals(locals) => self.locals = locals,
-                Command::Answer(answer) => self.answered(answer, now),
+                Command::Answer(answer) if M::RESOLVES => self.answered(answer, now),
                 Command::Verified(verified) if M::VERIFIES => {
                     let token = verified.asker.token;
                     self.with(token, now, |connection, tools| connection.verified(verified, tools));
                 }
                 // Nobody has asked.
-                Command::Verified(_) => {}
+                Command::Answer(_) | Command::Verified(_) => {}
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }

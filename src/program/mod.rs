@@ -14,7 +14,7 @@ use getopts::{Matches, Options};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Problems, Service};
 use crate::metrics::Metrics;
-use crate::session::Machine;
+use crate::session::{Machine, Surroundings};
 
 /// A program on the engine, called by its session machine.
 pub trait Program: Machine<Plan: AsMut<Service>> {
@@ -27,6 +27,8 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// What runs beside the workers.
     type Beside;
+    /// What its sessions look up where a rule asks for it.
+    type Around: Surroundings + Default + 'static;
 
     /// Adds the options that only this program has.
     fn options(_options: &mut Options) {}
@@ -74,7 +76,7 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
     }
 
     /// From here on `plan` is in force.
-    fn in_force(_plan: &Self::Plan, _metrics: &Metrics) {}
+    fn in_force(_plan: &Self::Plan, _metrics: &Metrics, _around: &Arc<Self::Around>) {}
 
     /// The plan in a few words, for the log.
     fn in_short(plan: &Self::Plan) -> String;

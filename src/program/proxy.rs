@@ -9,14 +9,15 @@ use getopts::{Matches, Options};
 use super::Program;
 use crate::cli::{self, Source};
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
-use crate::daemon;
-use crate::decide::why;
+use crate::daemon::{self, Household};
+use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+use crate::sys::time;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ impl Program for Session {
     const DEFAULT_PATH: &'static str = "/etc/calamary/config.yml";
 
     type Beside = Serving;
+    type Around = Household;
 
     fn options(options: &mut Options) {
         options.optopt(
@@ -104,7 +106,17 @@ impl Program for Session {
         }
     }
 
-    fn in_force(plan: &Plan, metrics: &Metrics) {
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        // What sources have taken stays taken, where a rule's limits are the same.
+        for (index, keeper) in &mut plan.keepers {
+            if let Some(old) = running.keepers.get(index).filter(|old| old.quota() == keeper.quota()) {
+                *keeper = Arc::clone(old);
+            }
+        }
+    }
+
+    fn in_force(plan: &Plan, metrics: &Metrics, around: &Arc<Household>) {
+        around.follow(plan);
         metrics.rules_loaded(plan.rules.len());
     }
 
@@ -125,10 +137,14 @@ impl Program for Session {
 }
 
 fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
-    let facts = match why::parse_facts(facts) {
+    let mut facts = match why::parse_facts(facts) {
         Ok(facts) => facts,
         Err(error) => return cli::wrong::<Session>(&format!("--why: {error}")),
     };
+    if facts.time.is_unknown() {
+        time::init_time_zone();
+        facts.time = Known::Is(daemon::week_time());
+    }
     let locals = match daemon::locals(&loaded.plan.service) {
         Ok(locals) => locals,
         Err(error) => {

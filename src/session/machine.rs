@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::flow::Watch;
+pub(super) use super::owed::Owed;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -21,40 +22,15 @@ use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
+use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
-use crate::wire::http1::{self, HeadEnd, Request};
-use crate::wire::socks5::{self, Status};
+use crate::wire::http1::{self, HeadEnd};
 use crate::wire::{Parse, proxy_protocol};
 
 // Why first bytes are incomplete, for those who sent HTTP.
 const TOO_LATE: &str = "the request was not complete in time";
 const TOO_LARGE: &str = "the request head is larger than 32 KiB";
 const NO_MEMORY: &str = "there is no memory for so large a request head now";
-
-/// What the client still waits for before its own bytes mean anything.
-#[derive(Debug)]
-pub(super) enum Owed {
-    /// Nothing: its bytes are the connection.
-    Nothing,
-    /// The answer to a CONNECT.
-    Established,
-    /// The reply to a SOCKS request.
-    SocksReply,
-    /// The response to a request.
-    Response(Box<Request>),
-}
-
-impl Owed {
-    /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
-    /// if there is one already.
-    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
-        match self {
-            Owed::Established => http1::ESTABLISHED.to_vec(),
-            Owed::SocksReply => socks5::reply(Status::Succeeded, local),
-            Owed::Nothing | Owed::Response(_) => Vec::new(),
-        }
-    }
-}
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
 pub struct Session {
@@ -94,6 +70,10 @@ pub struct Session {
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
+    /// What it takes of the limits of its rule; taken when its bytes are relayed.
+    pub(super) share: Option<Share>,
+    /// The limit of a rule that it would have gone beyond.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Machine for Session {
@@ -104,6 +84,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const TIES: bool = true;
     const DATAGRAMS: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -132,6 +113,8 @@ impl Machine for Session {
             idle_until: now,
             resolved: None,
             verdict: None,
+            share: None,
+            refused: None,
             plan,
         }
     }
@@ -296,6 +279,18 @@ impl Machine for Session {
         self.close(error.into())
     }
 
+    fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
+    fn is_reviewed(&self) -> bool {
+        self.hangs_on_time()
+    }
+
+    fn review(&mut self, env: &mut Env<'_>) -> Option<CloseReason> {
+        self.has_outlived_its_window(env).then_some(CloseReason::WindowClosed)
+    }
+
     fn next_request(&mut self, mut leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
         leftover.drain(..leftover.len() - http1::without_leading_lines(&leftover).len());
         self.owed = Owed::Nothing;
@@ -378,7 +373,8 @@ impl Session {
                 match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
-                        self.facts = facts_of(src);
+                        // Whoever speaks for it is our neighbour, not the client itself.
+                        self.facts = Facts { mac: Known::Absent, ..facts_of(src) };
                         self.wants(wish, env)
                     }
                     Introduction::HealthCheck => self.close(CloseReason::HealthCheck),

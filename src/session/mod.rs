@@ -21,6 +21,7 @@ pub mod flow;
 mod last_words;
 mod machine;
 mod memory;
+mod owed;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -28,6 +29,7 @@ mod request;
 mod secure;
 mod socks;
 mod state;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,7 @@ pub use contract::{Machine, Record};
 pub use machine::Session;
 pub use memory::Memory;
 pub use reason::CloseReason;
+pub use surroundings::{Device, Nowhere, Surroundings};
 
 /// What a session needs of the world at each call.
 pub struct Env<'a, M: Machine = Session> {
@@ -56,6 +59,8 @@ pub struct Env<'a, M: Machine = Session> {
     pub locals: &'a Locals,
     /// What large preludes take of the memory, of all sessions together.
     pub preludes: &'a Arc<Budget>,
+    /// What is looked up where a rule asks for it.
+    pub surroundings: &'a dyn Surroundings,
     /// What was seen of clients.
     pub memory: &'a Memory,
     /// Who hears of verdicts.

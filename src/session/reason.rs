@@ -64,11 +64,13 @@ pub enum CloseReason {
     OutOfResources,
     /// The daemon stopped and `timeout.drain` passed.
     Shutdown,
+    /// A window of the rules closed or opened, and with `endAtClose` that ends what it had let in.
+    WindowClosed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 29] = [
+    pub const ALL: [CloseReason; 30] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -98,6 +100,7 @@ impl CloseReason {
         CloseReason::Limit,
         CloseReason::OutOfResources,
         CloseReason::Shutdown,
+        CloseReason::WindowClosed,
     ];
 
     /// Whether the name or the server could not be reached, whatever the rules say.
@@ -154,6 +157,7 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::OutOfResources => "out_of_resources",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::WindowClosed => "window_closed",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::machine::{Owed, Session, facts_of};
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5};
@@ -17,6 +18,7 @@ impl Session {
         self.identity = None;
         self.resolved = None;
         self.wish = Wish::Lost;
+        (self.share, self.refused) = (None, None);
         self.waiting_since = env.now;
     }
 
@@ -72,7 +74,7 @@ impl Session {
     /// without knowing more, that is a refusal of theirs.
     fn reject_host(&mut self, reject: Reject, wish: Wish, env: &mut Env<'_>) -> Step {
         self.note_wish(wish);
-        match self.plan.rules.decide(&self.facts, env.locals) {
+        match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) if verdict.action == Action::Redirect => {
                 self.announce(Verdict { action: Action::Deny, ..verdict }, env);
                 self.close(CloseReason::Denied)
@@ -176,7 +178,8 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::BadProxyHeader
         | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }
 

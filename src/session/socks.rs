@@ -139,6 +139,7 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::BadProxyHeader
         | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }

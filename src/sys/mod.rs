@@ -3,12 +3,17 @@
 
 pub mod addresses;
 pub mod datagram;
+mod error;
+pub mod files;
 pub mod limits;
 pub mod memory;
+pub mod names;
 mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
+pub mod readiness;
+pub mod signals;
 pub mod socket;
 pub mod splice;
 pub mod terminal;

@@ -79,6 +79,24 @@ pub(super) fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// The address at `from`, if it is one of IPv4 or IPv6.
+///
+/// # Safety
+/// `from` is null or points to an address as large as its family's are.
+pub(super) unsafe fn decode_at(from: *const libc::sockaddr) -> Option<SocketAddr> {
+    // SAFETY: so says the caller.
+    let len = match i32::from(unsafe { from.as_ref() }?.sa_family) {
+        libc::AF_INET => size_of::<libc::sockaddr_in>(),
+        libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+        _ => return None,
+    };
+    // SAFETY: sockaddr_storage is plain data for which all zeroes is a value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // SAFETY: the caller says that there is so much, and the storage is larger.
+    unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), (&raw mut storage).cast(), len) };
+    decode(&storage)
+}
+
 pub(super) fn socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
     let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: no pointers; the result is checked.

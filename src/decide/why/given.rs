@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::decide::device::{Mac, fold_device};
 use crate::decide::name::normalise;
+use crate::decide::week::WeekTime;
 use crate::decide::{Ech, Facts, Known, L4, L5};
 
 /// The keys, as the fields of a rule.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 15] = [
     "src",
     "dest",
     "port",
@@ -20,6 +22,9 @@ const KEYS: [&str; 12] = [
     "ech",
     "esni",
     "user",
+    "time",
+    "mac",
+    "device",
 ];
 const ALIASES: [(&str, &str); 3] =
     [("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -47,7 +52,8 @@ const BOOL_WORDS: &[(&str, bool)] = &[
 
 /// Parses facts: `key=value`, separated by blanks, each key once. What is not given stays unknown, except what follows:
 /// `protoL4` from `protoL5`, and no ECH or ESNI where there is no ClientHello. `dns=none` is traffic without a trusted
-/// name, `user=none` a client that was not asked who it is. `protoL3` and `encrypted` may be given beside `dest` and `protoL5`, from which they follow.
+/// name, `user=none` a client that was not asked who it is, `mac=none` one that is no neighbour. `protoL3` and `encrypted` may be
+/// given beside `dest` and `protoL5`, from which they follow.
 ///
 /// # Errors
 /// What is wrong, with what is accepted: for people.
@@ -79,6 +85,10 @@ pub fn parse_facts(text: &str) -> Result<Facts, String> {
             "ech" => facts.ech = Known::Is(one_of(key, value, ECH_WORDS)?),
             "user" if value.eq_ignore_ascii_case("none") => facts.user = Known::Absent,
             "user" => facts.user = Known::Is(value.into()),
+            "time" => facts.time = Known::Is(time(value)?),
+            "mac" if value.eq_ignore_ascii_case("none") => facts.mac = Known::Absent,
+            "mac" => facts.mac = Known::Is(mac(value)?),
+            "device" => facts.device = Known::Is(fold_device(value)),
             "esni" => facts.esni = Known::Is(one_of(key, value, BOOL_WORDS)?),
             _ => facts.name = name(value)?,
         }
@@ -160,6 +170,16 @@ fn addr(key: &str, value: &str) -> Result<IpAddr, String> {
 
 fn port(key: &str, value: &str) -> Result<u16, String> {
     value.parse().map_err(|_| format!("{key}={value}: a number from 0 to 65535 is needed"))
+}
+
+fn time(value: &str) -> Result<WeekTime, String> {
+    value.parse().map_err(|()| format!("time={value}: a day and a time are needed, as in mon-22:30"))
+}
+
+fn mac(value: &str) -> Result<Mac, String> {
+    value
+        .parse()
+        .map_err(|()| format!("mac={value}: a hardware address is needed, as in aa:bb:cc:dd:ee:ff, or none"))
 }
 
 fn name(value: &str) -> Result<Known<Box<str>>, String> {
@@ -258,6 +278,8 @@ mod tests {
         check("src=router", "an address is needed");
         check("dns=1.2.3.4", "a domain name is needed");
         check("protoL5=tsl", "did you mean tls?");
+        check("time=22:30", "as in mon-22:30");
+        check("mac=tv", "as in aa:bb:cc:dd:ee:ff");
         check("ech=any", "Accepted are none, grease, real");
         check("protoL5=tls protoL4=udp", "protoL4=udp contradicts protoL5=tls");
         check("protoL5=http encrypted=yes", "contradicts protoL5=http");

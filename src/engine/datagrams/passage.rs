@@ -17,7 +17,7 @@ use crate::engine::connection::{Begun, Fate, is_own, resolve};
 use crate::engine::dialled::Trace;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::session::flow::{Act, Flow};
+use crate::session::flow::{Act, Answer, Flow};
 use crate::session::{CloseReason, Machine};
 use crate::sys::datagram::{self, Batch};
 use crate::sys::socket;
@@ -167,9 +167,13 @@ impl<M: Machine> Passage<M> {
             };
             server.heard = true;
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
-            let other: Vec<Option<Vec<u8>>> =
+            let become_of: Vec<Answer> =
                 answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
-            let answers = answers.zip(&other).map(|(answer, other)| other.as_deref().unwrap_or(answer));
+            let answers = answers.zip(&become_of).filter_map(|(answer, becomes)| match becomes {
+                Answer::Same => Some(answer),
+                Answer::Other(other) => Some(other.as_slice()),
+                Answer::Lost => None,
+            });
             match gear.replies.send(dest, client, answers, gear.flows) {
                 Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
                 Err(error) => cannot_answer(dest, &error, tools),

@@ -9,8 +9,7 @@ use super::*;
 use crate::config::LoadOptions;
 use crate::config::redirector::load;
 use crate::decide::rules::Locals;
-use crate::session::Memory;
-use crate::session::{Budget, Report};
+use crate::session::{Budget, Memory, Nowhere, Report};
 
 const CLIENT: &str = "192.168.1.20:51234";
 const DEST: &str = "198.51.100.2:22";
@@ -65,8 +64,15 @@ fn talk(plan: &Arc<RedirectPlan>, conversation: &[(In<'_>, &str)], reported: &[&
     let (preludes, mut ways) = (Arc::<Budget>::default(), Ways::default());
     for (line, (input, expected)) in conversation.iter().enumerate() {
         let memory = Memory::new(now);
-        let mut env =
-            Env { now, plan, locals: &locals, preludes: &preludes, memory: &memory, report: &mut ways };
+        let mut env = Env {
+            now,
+            plan,
+            locals: &locals,
+            preludes: &preludes,
+            report: &mut ways,
+            surroundings: &Nowhere,
+            memory: &memory,
+        };
         let env = &mut env;
         let step = match *input {
             In::Begins => session.start(Wish::Address(addr(DEST)), env),

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::decide::week::WeekTime;
 use crate::identify::datagram::MAX_DATAGRAMS;
 use crate::metrics::Metrics;
-use crate::session::flow::{Act, Flow};
+use crate::session::flow::{Act, Answer, Flow};
 use crate::session::record::Kept;
+use crate::session::surroundings::Surroundings;
 use crate::wire::quic::Version;
 use crate::wire::quic::tests::client::{Client, crypto};
 
@@ -23,6 +25,7 @@ struct Flows {
     memory: Memory,
     preludes: Arc<Budget>,
     verdicts: Verdicts,
+    wall: Wall,
     flow: Option<Flow<Session>>,
     connected: bool,
 }
@@ -44,6 +47,7 @@ impl Flows {
             memory: Memory::new(now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)),
             preludes: Arc::default(),
             verdicts: Verdicts::default(),
+            wall: Wall(WeekTime::new(1, 12, 0)),
             flow: None,
             connected: false,
         }
@@ -56,8 +60,17 @@ impl Flows {
     ) -> String {
         let locals = Locals::default();
         let (mut kept, metrics) = (Kept::default(), Metrics::new());
-        let Flows { plan, memory, preludes, verdicts, flow, .. } = self;
-        let env = &mut Env { now: self.now, plan, locals: &locals, preludes, memory, report: verdicts };
+        let Flows { plan, memory, preludes, verdicts, flow, wall, .. } = self;
+        let surroundings = &*wall;
+        let env = &mut Env {
+            now: self.now,
+            plan,
+            locals: &locals,
+            preludes,
+            memory,
+            surroundings,
+            report: verdicts,
+        };
         let mut act = f(flow, &mut kept, &metrics, env);
         let mut words = Vec::new();
         // As the engine does: a socket can always be had.
@@ -119,8 +132,8 @@ impl Flows {
     }
 
     /// The server answers this.
-    fn answers(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut instead = None;
+    fn answers(&mut self, datagram: &[u8]) -> Answer {
+        let mut instead = Answer::Lost;
         self.tell(|flow, _, _, env| {
             instead = flow.as_mut().unwrap().answer(datagram, env);
             Act::Wait
@@ -139,6 +152,15 @@ impl Flows {
 
     fn pause(&mut self, secs: u64) {
         self.now += Duration::from_secs(secs);
+    }
+}
+
+/// A clock on the wall that shows what it is set to, for as long as a minute.
+struct Wall(WeekTime);
+
+impl Surroundings for Wall {
+    fn week_time(&self) -> (WeekTime, Duration) {
+        (self.0, Duration::from_secs(60))
     }
 }
 
@@ -165,7 +187,7 @@ fn what_needs_no_first_bytes_goes_on_at_once() {
     assert_eq!(flows.sends(b"anything"), "Accept 0, connect, send 1");
     assert_eq!(flows.sends(b"more"), "pass");
     flows.pause(119);
-    assert_eq!(flows.answers(b"yes"), None);
+    assert_eq!(flows.answers(b"yes"), Answer::Same);
     assert_eq!(flows.silence(), "after 120000: end idle");
     let mut flows = Flows::new(&["port: 53, action: accept"]);
     assert_eq!(flows.sends(b"anything"), "Denied default, refuse denied silently");
@@ -340,9 +362,10 @@ fn ech_is_taken_out_of_answers_and_public_names_are_learnt() {
         assert_eq!(flows.sends(&ech("public.example")), "Accept 1, connect, send 1");
         flows.flow = None;
         assert_eq!(flows.sends(QUERY), "Accept 1, connected, send 1");
-        assert_eq!(flows.answers(b"no answer"), None);
-        assert_eq!(flows.answers(&with), strip.then(|| without.clone()));
-        assert_eq!(flows.answers(&without), None);
+        assert_eq!(flows.answers(b"no answer"), Answer::Same);
+        let stripped = if strip { Answer::Other(without.clone()) } else { Answer::Same };
+        assert_eq!(flows.answers(&with), stripped);
+        assert_eq!(flows.answers(&without), Answer::Same);
         flows.flow = None;
         assert_eq!(flows.sends(&ech("public.example")), "Denied 0, refuse denied aloud");
         assert_eq!(flows.sends(&ech("other.example")), "Accept 1, connect, send 1");
@@ -350,6 +373,34 @@ fn ech_is_taken_out_of_answers_and_public_names_are_learnt() {
         flows.client.set_ip([192, 168, 1, 21].into());
         assert_eq!(flows.sends(&ech("public.example")), "Accept 1, connected, send 1");
     }
+}
+
+#[test]
+fn a_rules_limits_and_its_time_bind_flows() {
+    let mut flows = Flows::new(&["action: accept, limit: {connections: 1, rate: 80kbit}"]);
+    assert_eq!(flows.sends(SHORT), "Accept 0, connect, send 1");
+    // 10 kB/s, and 200 ms ahead of that.
+    let passed = (0..10).filter(|_| flows.sends(&[0x40; 1000]) == "pass").count();
+    assert_eq!(passed, 3);
+    let answered = (0..10).filter(|_| flows.answers(&[0; 1000]) == Answer::Same).count();
+    assert_eq!(answered, 3);
+    flows.pause(1);
+    assert_eq!(flows.sends(SHORT), "pass");
+    let first = flows.flow.take();
+    flows.connected = false;
+    flows.client.set_port(1);
+    assert_eq!(flows.sends(SHORT), "Denied 0, refuse limit silently");
+    assert_eq!(flows.sends(&initial("a.example", b"12345678")), "Denied 0, refuse limit aloud");
+    drop(first);
+    assert_eq!(flows.sends(SHORT), "Accept 0, connect, send 1");
+
+    let rules = ["time: '10:00-12:01', action: accept"];
+    let mut flows = Flows::with(&format!("{}endAtClose: true\n", config(LISTENER, &rules)));
+    assert_eq!(flows.sends(SHORT), "Accept 0, connect, send 1");
+    assert_eq!(flows.silence(), "after 60005: wait");
+    flows.wall = Wall(WeekTime::new(1, 12, 1));
+    assert_eq!(flows.sends(SHORT), "pass");
+    assert_eq!(flows.silence(), "after 60005: end window_closed");
 }
 
 #[test]
