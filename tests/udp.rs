@@ -106,6 +106,7 @@ rules:
 ";
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn quic_is_let_in_by_name_with_its_datagrams_in_their_order() {
     let Some((lab, daemon)) = start("443", NAME_RULES) else { return };
     for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
@@ -137,6 +138,7 @@ fn quic_is_let_in_by_name_with_its_datagrams_in_their_order() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn quic_that_is_refused_is_told_so_at_once_and_nothing_else_is() {
     let rules = "
 rules:
@@ -188,6 +190,7 @@ rules:
 }
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn half_an_initial_is_refused_when_its_time_is_over() {
     let settings = format!("timeout: {{process: 300}}\n{NAME_RULES}");
     let Some((lab, daemon)) = start("443", &settings) else { return };
@@ -331,6 +334,7 @@ fn large_datagrams_pass() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn a_client_that_moves_goes_on_and_a_stranger_does_not() {
     let Some((lab, daemon)) = start("443", NAME_RULES) else { return };
     let to = at(SERVER4, 443);
