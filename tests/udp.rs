@@ -428,3 +428,42 @@ fn a_flood_is_bounded_and_a_good_flow_goes_on() {
     assert!(origin.seen().is_empty());
     daemon.wait_log(&["too many connections: refused 192.168.77.10"]);
 }
+
+/// A firewall rule for the router's own datagrams that does not leave calamary's out: each would come back for ever.
+#[test]
+fn what_this_program_has_sent_itself_is_not_sent_again() {
+    let Some((lab, daemon)) = start("9000", "rules: [{port: 9000, action: accept}]\n") else { return };
+    let server = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    lab.router.nft(
+        "table inet own {
+            chain output { type route hook output priority mangle; udp dport 9000 meta mark set 1; }
+            chain prerouting {
+                type filter hook prerouting priority mangle;
+                iifname lo meta nfproto ipv4 udp dport 9000 tproxy ip to 127.0.0.1:4128 meta mark set 1 accept
+            }
+        }",
+    );
+    lab.client.run(|| {
+        let client = UdpClient::new(CLIENT4);
+        client.send(&at(SERVER4, 9000), b"hello");
+        client.hears_nothing();
+        client.send(&at(SERVER4, 9000), b"hello?");
+        client.hears_nothing();
+    });
+    daemon.wait_count(1, &[&format!("{CLIENT4} => {} | Accept | rule=0", at(SERVER4, 9000))]);
+    daemon.wait_count(1, &["203.0.113.1 => ", "| Denied | rule=always"]);
+    assert_eq!(daemon.count_log(&["=>"]), 2, "{}", daemon.log());
+    assert!(server.seen().is_empty());
+}
+
+/// Answering in foreign names takes privileges that are kept, and ports below 1024.
+#[test]
+fn a_user_without_root_answers_all_the_same() {
+    let rules = "user: nobody\nrules: [{port: 53, action: accept}]\n";
+    let Some((lab, daemon)) = start("53", rules) else { return };
+    for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+        let _server = lab.server.run(|| UdpServer::echo(at(server, 53)));
+        lab.client.run(|| UdpClient::new(client).echoed(&at(server, 53), b"hello"));
+    }
+    assert!(!daemon.status_field("Uid:").starts_with('0'));
+}
