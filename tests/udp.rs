@@ -467,3 +467,72 @@ fn a_user_without_root_answers_all_the_same() {
     }
     assert!(!daemon.status_field("Uid:").starts_with('0'));
 }
+
+/// A PROXY header of version 2 for a datagram: command, source, destination, and some TLV.
+fn header(command: u8, src: &str, dest: &str) -> Vec<u8> {
+    let [src, dest]: [std::net::SocketAddr; 2] = [src, dest].map(|addr| addr.parse().unwrap());
+    let (family, addresses) = match (src.ip(), dest.ip()) {
+        (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dest)) => {
+            (0x12, [src.octets(), dest.octets()].concat())
+        }
+        (std::net::IpAddr::V6(src), std::net::IpAddr::V6(dest)) => {
+            (0x22, [src.octets(), dest.octets()].concat())
+        }
+        _ => panic!("two families"),
+    };
+    let ports = [src.port().to_be_bytes(), dest.port().to_be_bytes()].concat();
+    let rest = [addresses, ports, b"\xe0\0\x03abc".to_vec()].concat();
+    [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family, 0, rest.len() as u8][..], &rest].concat()
+}
+
+#[test]
+fn behind_a_proxy_header_each_datagram_says_whose_it_is() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let config = "listen:
+  - {mode: proxyproto, ip4: ['0.0.0.0'], ip6: [], port: 4129, udp: true, trusted: ['192.168.77.10', '192.168.77.11']}
+rules:
+  - {src: 10.9.9.9, action: deny}
+  - {port: 9000, action: accept}
+";
+    lab.client.sh("for n in 11 12; do ip addr add 192.168.77.$n/24 dev lan; done");
+    let daemon = lab.router.run(|| Daemon::start(config, &[4129]));
+    let servers = lab.server.run(|| [at(SERVER4, 9000), at(SERVER6, 9000)].map(UdpServer::echo));
+    let listener = "192.168.77.1:4129";
+    lab.client.run(|| {
+        let peers = [CLIENT4, CLIENT4B].map(UdpClient::new);
+        for (src, dest) in [("10.1.1.1:5000", at(SERVER4, 9000)), ("[fd00::1]:5000", at(SERVER6, 9000))] {
+            let header = header(1, src, &dest);
+            // The same client, say two who speak for it: they are two.
+            for (peer, word) in peers.iter().zip(["one", "two"]).chain(peers.iter().zip(["three", "four"])) {
+                peer.send(listener, &[&header[..], word.as_bytes()].concat());
+                let expected = [&header[..], format!("{dest} {word}").as_bytes()].concat();
+                assert!(peer.hear(listener) == expected, "{word}");
+            }
+            daemon.wait_count(2, &[&format!(" => {dest} | Accept | rule=1 sport=5000")]);
+        }
+        assert_eq!(servers[0].datagrams().concat(), b"onetwothreefour");
+        // Denied, speaking for nobody, without a header, with half of one, of a connection.
+        let denied = header(1, "10.9.9.9:5000", &at(SERVER4, 9000));
+        let mut tcp = header(1, "10.1.1.1:5000", &at(SERVER4, 9000));
+        tcp[13] = 0x11;
+        let local = header(0, "10.1.1.1:5000", &at(SERVER4, 9000));
+        for wrong in [&denied[..], &local, b"hello", &denied[..20], &tcp] {
+            peers[0].send(listener, wrong);
+            peers[0].hears_nothing();
+        }
+        daemon.wait_count(1, &["10.9.9.9 => ", "| Denied | rule=0"]);
+        // Told so in QUIC, behind the same header.
+        let initial = quic_flow("aioquic-v1").remove(0);
+        let quic = header(1, "10.9.9.9:5001", &at(SERVER4, 9000));
+        for _ in 0..2 {
+            peers[0].send(listener, &[&quic[..], &initial].concat());
+            let answer = peers[0].hear(listener);
+            assert!(answer.strip_prefix(&quic[..]).is_some_and(|vn| is_refusal_of(vn, &initial)));
+        }
+        let stranger = UdpClient::new("192.168.77.12");
+        stranger.send(listener, &[&header(1, "10.1.1.1:5000", &at(SERVER4, 9000))[..], b"hello"].concat());
+        stranger.hears_nothing();
+        daemon.wait_log(&["datagrams with PROXY headers from 192.168.77.12, who is not trusted"]);
+    });
+    assert_eq!(servers[0].seen().len(), 4);
+}

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::flow::Watch;
 use super::{Env, Machine, Session, Step};
-use crate::config::{Listener, Plan};
+use crate::config::{Listener, Mode, Plan};
 use crate::decide::facts::{Known, L4};
 use crate::identify::Identity;
 use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome};
@@ -29,6 +29,10 @@ impl Session {
     ) -> Self {
         let mut session = <Session as Machine>::new(plan, listener, client, now);
         session.facts.l4 = Known::Is(L4::Udp);
+        if listener.mode == Mode::ProxyProtocol {
+            // Whoever speaks for it is our neighbour, not the client itself.
+            session.facts.mac = Known::Absent;
+        }
         session
     }
 

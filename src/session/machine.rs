@@ -154,6 +154,8 @@ impl Machine for Session {
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
             Mode::Transparent => self.wants(wish, env),
+            // Its header was read before there was a flow.
+            _ if self.is_over_datagrams() => self.wants(wish, env),
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),

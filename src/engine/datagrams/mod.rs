@@ -10,6 +10,7 @@
 mod passage;
 mod refused;
 mod replies;
+mod way;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,13 +19,22 @@ use std::sync::Arc;
 pub(super) use self::passage::{Gear, Passage};
 pub(super) use self::refused::Refused;
 pub(super) use self::replies::Replies;
+pub(super) use self::way::WayBack;
 use super::slab::Slab;
 use super::timers::Timers;
 use crate::session::{Budget, Machine};
 use crate::sys::datagram::Batch;
 
-/// Whom a flow comes from, and where it goes.
-pub(super) type Key = (SocketAddr, SocketAddr);
+/// Which flow a datagram belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// Whom it comes from.
+    pub client: SocketAddr,
+    /// Where it goes.
+    pub dest: SocketAddr,
+    /// Who speaks for the client. Two of them may have clients of the same address.
+    pub via: Option<SocketAddr>,
+}
 
 /// One worker's flows and what they share.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Interest, Token};
 
-use super::{Key, Replies};
+use super::{Key, Replies, WayBack};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
@@ -40,6 +40,7 @@ pub(in crate::engine) struct Gear<'a> {
 pub(in crate::engine) struct Passage<M: Machine> {
     flow: Option<Flow<M>>,
     key: Key,
+    back: WayBack,
     /// The address that it is counted under.
     source: IpAddr,
     server: Option<Server>,
@@ -66,17 +67,18 @@ struct Server {
 
 impl<M: Machine> Passage<M> {
     /// A flow that was just admitted.
-    pub fn new(key: Key, listener: &Listener, now: Instant) -> Self {
+    pub fn new(key: Key, back: WayBack, listener: &Listener, now: Instant) -> Self {
         Passage {
             flow: None,
             key,
-            source: key.0.ip(),
+            back,
+            source: key.client.ip(),
             server: None,
             asked: None,
             queued: false,
             refused: None,
             unreached: None,
-            life: Life::new(key.0, listener.mode, now),
+            life: Life::new(key.client, listener.mode, now),
         }
     }
 
@@ -114,8 +116,7 @@ impl<M: Machine> Passage<M> {
         tools: &mut Tools<'_, M>,
         gear: &mut Gear<'_>,
     ) -> Fate {
-        let (client, dest) = self.key;
-        let wish = Wish::Address(dest);
+        let (client, wish) = (self.key.client, Wish::Address(self.key.dest));
         let (flow, act) = tools.env(|env| Flow::begin(listener, client, wish, ours, datagram, env));
         self.flow = Some(flow);
         self.carry_out(act, tools, gear)
@@ -153,7 +154,6 @@ impl<M: Machine> Passage<M> {
 
     /// Brings the client what its server has said.
     pub fn go_on(&mut self, batch: &mut Batch, tools: &mut Tools<'_, M>, gear: &mut Gear<'_>) -> Fate {
-        let (client, dest) = self.key;
         for _ in 0..BATCHES_PER_TURN {
             let (Some(server), Some(flow)) = (&mut self.server, &mut self.flow) else { return Fate::Stays };
             let received = match batch.receive(&server.socket) {
@@ -174,9 +174,9 @@ impl<M: Machine> Passage<M> {
                 Answer::Other(other) => Some(other.as_slice()),
                 Answer::Lost => None,
             });
-            match gear.replies.send(dest, client, answers, gear.flows) {
+            match self.back.send(self.key, answers, gear.replies, gear.flows) {
                 Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
-                Err(error) => cannot_answer(dest, &error, tools),
+                Err(error) => cannot_answer(self.key.dest, &error, tools),
             }
             if received < datagram::BATCH {
                 return Fate::Stays;
@@ -250,9 +250,9 @@ impl<M: Machine> Passage<M> {
                 Act::Refuse(reason, words) => {
                     self.refused = Some(words.is_some());
                     if let Some(words) = words {
-                        let (client, dest) = self.key;
-                        if let Err(error) = gear.replies.send(dest, client, [&*words], gear.flows) {
-                            cannot_answer(dest, &error, tools);
+                        let words = std::iter::once(&*words);
+                        if let Err(error) = self.back.send(self.key, words, gear.replies, gear.flows) {
+                            cannot_answer(self.key.dest, &error, tools);
                         }
                     }
                     return self.end(reason, tools);

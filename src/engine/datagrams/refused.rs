@@ -61,7 +61,8 @@ mod tests {
     use std::net::SocketAddr;
 
     fn key(port: u16) -> Key {
-        (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([192, 0, 2, 1], 53)))
+        let client = SocketAddr::from(([10, 0, 0, 1], port));
+        Key { client, dest: SocketAddr::from(([192, 0, 2, 1], 53)), via: None }
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use mio::net::UdpSocket;
+
 use super::{Listening, Worker};
-use crate::config::Listener;
+use crate::accept;
+use crate::config::{Listener, Mode};
 use crate::decide::L4;
 use crate::engine::connection::Fate;
-use crate::engine::datagrams::{Gear, Key, Passage};
+use crate::engine::datagrams::{Gear, Key, Passage, WayBack};
 use crate::engine::tools::Tools;
 use crate::session::Machine;
 use crate::sys::datagram::{BATCH, Batch};
@@ -29,10 +32,14 @@ impl<M: Machine> Worker<M> {
         for _ in 0..BATCHES_PER_TURN {
             let Some(Some(bound)) = self.listeners.get(place) else { break };
             let Listening::Udp(socket) = &bound.socket else { break };
-            match batch.receive(socket) {
+            match batch.receive(&**socket) {
                 Ok(received) => {
-                    let listener = Arc::clone(&bound.listener);
-                    self.take_batch(&batch, &listener, now);
+                    let (listener, socket) = (Arc::clone(&bound.listener), Arc::downgrade(socket));
+                    if listener.mode == Mode::ProxyProtocol {
+                        self.take_introduced(&batch, &listener, &socket, now);
+                    } else {
+                        self.take_batch(&batch, &listener, now);
+                    }
                     more = received == BATCH;
                 }
                 Err(error) => more = error.kind() == io::ErrorKind::Interrupted,
@@ -56,20 +63,52 @@ impl<M: Machine> Worker<M> {
                 run.push(next.bytes);
             }
             if let (Some(from), Some(to)) = (first.from, first.to) {
-                self.arrived((plain(from), plain(to)), &run, listener, now);
+                let key = Key { client: plain(from), dest: plain(to), via: None };
+                self.arrived(key, &run, listener, &|| WayBack::Direct, now);
             }
         }
     }
 
-    fn arrived(&mut self, key: Key, run: &[&[u8]], listener: &Arc<Listener>, now: Instant) {
+    /// Leads each datagram to the flow that the header in front of it names.
+    fn take_introduced(
+        &mut self,
+        batch: &Batch,
+        listener: &Arc<Listener>,
+        socket: &Weak<UdpSocket>,
+        now: Instant,
+    ) {
+        for arrival in batch.arrivals() {
+            let Some(peer) = arrival.from.map(plain) else { continue };
+            if !listener.trusted.contains(peer.ip().to_canonical()) {
+                if self.shared.admission.headers.line(now).is_some() {
+                    log::warn!("datagrams with PROXY headers from {}, who is not trusted", peer.ip());
+                }
+                continue;
+            }
+            let Some((client, dest, len)) = accept::proxy_protocol::datagram(arrival.bytes) else { continue };
+            let (header, datagram) = arrival.bytes.split_at(len.min(arrival.bytes.len()));
+            let back = || WayBack::Header { socket: Weak::clone(socket), header: header.into() };
+            self.arrived(Key { client, dest, via: Some(peer) }, &[datagram], listener, &back, now);
+        }
+    }
+
+    /// `back`: how the client is answered.
+    fn arrived(
+        &mut self,
+        key: Key,
+        run: &[&[u8]],
+        listener: &Arc<Listener>,
+        back: &dyn Fn() -> WayBack,
+        now: Instant,
+    ) {
         if let Some(&place) = self.datagrams.by_key.get(&key) {
             self.with_flow(place, now, |passage, tools, gear| passage.datagrams(run, tools, gear));
         } else if let Some(answered) = self.datagrams.refused.get(&key, now) {
             if answered {
-                self.refuse_again(key, run);
+                self.refuse_again(key, run, &back());
             }
         } else if let Some((first, others)) = run.split_first()
-            && let Some(place) = self.welcome_flow(key, first, listener, now)
+            && let Some(place) = self.welcome_flow(key, first, listener, back, now)
         {
             self.with_flow(place, now, |passage, tools, gear| passage.datagrams(others, tools, gear));
         }
@@ -81,9 +120,10 @@ impl<M: Machine> Worker<M> {
         key: Key,
         first: &[u8],
         listener: &Arc<Listener>,
+        back: &dyn Fn() -> WayBack,
         now: Instant,
     ) -> Option<usize> {
-        let (client, dest) = key;
+        let Key { client, dest, .. } = key;
         // Nobody has such an address, and answering one would be talking to ourselves.
         if self.draining.is_some() || client.port() == 0 || dest.port() == 0 || dest == listener.addr {
             return None;
@@ -95,18 +135,18 @@ impl<M: Machine> Worker<M> {
         }
         self.shared.metrics.connection_opened(listener.mode, L4::Udp);
         let ours = self.locals.has(client.ip()) && self.shared.sent.is_ours(client, dest);
-        let place = self.datagrams.flows.insert(Box::new(Passage::new(key, listener, now)));
+        let place = self.datagrams.flows.insert(Box::new(Passage::new(key, back(), listener, now)));
         self.datagrams.by_key.insert(key, place);
         self.with_flow(place, now, |passage, tools, gear| passage.start(listener, ours, first, tools, gear));
         self.datagrams.by_key.contains_key(&key).then_some(place)
     }
 
     /// What refused the first datagram may have been lost.
-    fn refuse_again(&mut self, (client, dest): Key, run: &[&[u8]]) {
+    fn refuse_again(&mut self, key: Key, run: &[&[u8]], back: &WayBack) {
         let flows = self.datagrams.flows.len();
         for words in run.iter().filter_map(|datagram| version_negotiation(datagram)) {
             // It has been said already why that cannot be.
-            let _ = self.datagrams.replies.send(dest, client, [&*words], flows);
+            let _ = back.send(key, std::iter::once(&*words), &mut self.datagrams.replies, flows);
         }
     }
 
