@@ -83,6 +83,7 @@ fn aioquic_is_let_through_or_told_at_once() {
         // aioquic gives up on a handshake after a minute; a test's client after 15 seconds, with another error.
         let answer = ask("x.blocked.example");
         assert!(answer.starts_with("error ConnectionError "), "{answer}");
+        println!("told no, and gave up after this many ms: {answer}");
         daemon.wait_log(&[
             &format!("{client} => {} | Denied | rule=0", at(server, 443)),
             "name=x.blocked.example",
