@@ -31,7 +31,7 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
-    udp: &["transparent", "socks5"],
+    udp: &["transparent", "proxyproto", "socks5"],
 };
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).

@@ -229,6 +229,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         keepers: limit::keepers(&rules),
         devices: Arc::new(devices),
         end_at_close: settings.end_at_close,
+        strip_ech: settings.strip_ech,
     };
     let mut summary = summary(&plan, &vars);
     if tests.len() > 0 {

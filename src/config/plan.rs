@@ -29,6 +29,8 @@ pub struct Plan {
     pub devices: Arc<Devices>,
     /// What a window of the rules has let in ends with it.
     pub end_at_close: bool,
+    /// Encrypted ClientHello is taken out of what DNS answers.
+    pub strip_ech: bool,
 }
 
 impl AsRef<Service> for Plan {

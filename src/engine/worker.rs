@@ -101,7 +101,7 @@ struct Bound {
 /// A listening socket in the poll.
 enum Listening {
     Tcp(TcpListener),
-    Udp(UdpSocket),
+    Udp(Arc<UdpSocket>),
 }
 
 struct Worker<M: Machine> {

@@ -138,6 +138,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
         None
     }
 
+    /// What `client` is to be told instead of `answer`, a message of DNS that it has asked for, if not that.
+    fn dns_answer(
+        _plan: &Self::Plan,
+        _client: IpAddr,
+        _answer: &[u8],
+        _env: &Env<'_, Self>,
+    ) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The client will send nothing more.
     fn end_of_stream(&mut self, env: &mut Env<'_, Self>) -> Step;
 

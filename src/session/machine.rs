@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::decision::facts_of;
 use super::flow::Watch;
 use super::owed::Owed;
 use super::record::Kept;
@@ -18,7 +19,7 @@ use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
-use crate::decide::facts::{Facts, Known, L4};
+use crate::decide::facts::{Facts, Known};
 use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
@@ -224,6 +225,10 @@ impl Machine for Session {
         self.flow_refusal(datagram)
     }
 
+    fn dns_answer(plan: &Plan, client: IpAddr, answer: &[u8], env: &Env<'_>) -> Option<Vec<u8>> {
+        Session::other_dns_answer(plan, client, answer, env)
+    }
+
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
         self.client_done = true;
         // From one who has said nothing the end says as much as silence: a server may be the one to speak.
@@ -427,7 +432,7 @@ impl Session {
             Outcome::Identified(identity) => {
                 // Not needed any more, and neither is its copy of the bytes.
                 self.identifier = Identifier::new(self.plan.parsers);
-                self.learn(identity);
+                self.learn(identity, env);
                 self.advance(env)
             }
             Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
@@ -443,7 +448,7 @@ impl Session {
         if self.has_begun() {
             return self.incomplete(TOO_LATE, env);
         }
-        self.learn(Identity::None);
+        self.learn(Identity::None, env);
         self.advance(env)
     }
 
@@ -484,16 +489,5 @@ impl Session {
     pub(super) fn go(&mut self, to: State) {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
-    }
-}
-
-/// What is known of every connection from `client`.
-pub(super) fn facts_of(client: SocketAddr) -> Facts {
-    Facts {
-        src: Known::Is(client.ip()),
-        sport: Known::Is(client.port()),
-        l4: Known::Is(L4::Tcp),
-        user: Known::Absent,
-        ..Facts::default()
     }
 }

@@ -13,6 +13,7 @@ mod associations;
 mod passage;
 mod refused;
 mod replies;
+mod way;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,25 +23,30 @@ pub(super) use self::associations::{Association, Associations, FIRST_ASSOCIATION
 pub(super) use self::passage::{Gear, Passage};
 pub(super) use self::refused::Refused;
 pub(super) use self::replies::Replies;
+pub(super) use self::way::WayBack;
 use super::slab::Slab;
 use super::timers::Timers;
 use crate::accept::Wish;
 use crate::session::{Budget, Machine};
 use crate::sys::datagram::Batch;
 
-/// Whom a flow comes from, where it goes, and how it has come here.
+/// Which flow a datagram belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
+    /// Whom it comes from.
     pub client: SocketAddr,
+    /// Where it goes.
     pub wish: Wish,
     pub via: Via,
 }
 
-/// How a flow's datagrams come, and so how its answers go.
+/// How a flow's datagrams come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Via {
-    /// The firewall has led them here: the client hears an answer from whom it has asked.
+    /// The firewall has led them here.
     Firewall,
+    /// This one speaks for the client. Two of them may have clients of the same address.
+    Peer(SocketAddr),
     /// The client has sent them to its association.
     Association(Membership),
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Interest, Token};
 
-use super::{Key, Replies, Via};
+use super::{Key, Replies, Via, WayBack};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
@@ -17,7 +17,7 @@ use crate::engine::connection::{Begun, Fate, is_own, resolve};
 use crate::engine::dialled::Trace;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::session::flow::{Act, Flow};
+use crate::session::flow::{Act, Answer, Flow};
 use crate::session::{CloseReason, Machine};
 use crate::sys::datagram::{self, Batch};
 use crate::sys::socket;
@@ -40,6 +40,7 @@ pub(in crate::engine) struct Gear<'a> {
 pub(in crate::engine) struct Passage<M: Machine> {
     flow: Option<Flow<M>>,
     key: Key,
+    back: WayBack,
     /// The address that it is counted under.
     source: IpAddr,
     server: Option<Server>,
@@ -66,11 +67,12 @@ struct Server {
 
 impl<M: Machine> Passage<M> {
     /// A flow that was just admitted.
-    pub fn new(key: Key, listener: &Listener, now: Instant) -> Self {
+    pub fn new(key: Key, back: WayBack, listener: &Listener, now: Instant) -> Self {
         let client = key.client;
         Passage {
             flow: None,
             key,
+            back,
             source: client.ip(),
             server: None,
             asked: None,
@@ -120,7 +122,7 @@ impl<M: Machine> Passage<M> {
             Via::Association(membership) => {
                 tools.associations.get(membership.place).and_then(|association| association.user.clone())
             }
-            Via::Firewall => None,
+            Via::Firewall | Via::Peer(_) => None,
         };
         let (flow, act) = tools.env(|env| Flow::begin(listener, client, user, wish, ours, datagram, env));
         self.flow = Some(flow);
@@ -171,10 +173,19 @@ impl<M: Machine> Passage<M> {
                 }
             };
             server.heard = true;
-            batch.arrivals().for_each(|_| flow.answer(tools.now));
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
-            let sent = self.key.answer(Some(server.addr), answers, tools, gear);
-            self.life.moved((0, 0), (0, sent), &tools.shared.metrics);
+            let become_of: Vec<Answer> =
+                answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
+            let answers = answers.zip(&become_of).filter_map(|(answer, becomes)| match becomes {
+                Answer::Same => Some(answer),
+                Answer::Other(other) => Some(other.as_slice()),
+                Answer::Lost => None,
+            });
+            let from = Some(server.addr);
+            match self.back.send(&self.key, from, answers, tools.associations, gear, tools.now) {
+                Ok(sent) => self.life.moved((0, 0), (0, sent), &tools.shared.metrics),
+                Err(error) => cannot_answer(&self.key, &error, tools),
+            }
             if received < datagram::BATCH {
                 return Fate::Stays;
             }
@@ -252,7 +263,13 @@ impl<M: Machine> Passage<M> {
                 Act::Refuse(reason, words) => {
                     self.refused = Some(words.is_some());
                     if let Some(words) = words {
-                        self.key.answer(None, [&*words].into_iter(), tools, gear);
+                        let words = std::iter::once(&*words);
+                        let now = tools.now;
+                        if let Err(error) =
+                            self.back.send(&self.key, None, words, tools.associations, gear, now)
+                        {
+                            cannot_answer(&self.key, &error, tools);
+                        }
                     }
                     return self.end(reason, tools);
                 }
@@ -321,33 +338,6 @@ impl<M: Machine> Passage<M> {
     }
 }
 
-impl Key {
-    /// Brings the client what `server` has said, or what is said in the name of where it wanted to go: how many bytes of that
-    /// went out.
-    fn answer<'a, M: Machine>(
-        &self,
-        server: Option<SocketAddr>,
-        datagrams: impl Iterator<Item = &'a [u8]>,
-        tools: &mut Tools<'_, M>,
-        gear: &mut Gear<'_>,
-    ) -> u64 {
-        match (self.via, &self.wish) {
-            (Via::Association(membership), wish) if M::ASSOCIATES => {
-                let from = server.ok_or(wish);
-                tools.associations.answer(membership, self.client, from, datagrams, tools.now)
-            }
-            (Via::Firewall, &Wish::Address(dest)) => {
-                let sent = gear.replies.send(dest, self.client, datagrams, gear.flows);
-                sent.map(|sent| sent.bytes).unwrap_or_else(|error| {
-                    cannot_answer(dest, &error, tools);
-                    0
-                })
-            }
-            (Via::Association(_) | Via::Firewall, _) => 0,
-        }
-    }
-}
-
 impl Server {
     fn connect<M: Machine>(addr: SocketAddr, tools: &Tools<'_, M>) -> io::Result<Server> {
         let socket = socket::udp_connect(addr, tools.outgoing)?;
@@ -359,8 +349,11 @@ impl Server {
 }
 
 /// Another program has the address, or this one lacks the right to it.
-fn cannot_answer<M: Machine>(dest: SocketAddr, error: &io::Error, tools: &Tools<'_, M>) {
+fn cannot_answer<M: Machine>(key: &Key, error: &io::Error, tools: &Tools<'_, M>) {
     if tools.shared.admission.unanswerable.line(tools.now).is_some() {
-        log::warn!("cannot answer as {dest}: {error}");
+        match &key.wish {
+            Wish::Address(dest) => log::warn!("cannot answer as {dest}: {error}"),
+            Wish::Name { .. } | Wish::Lost => log::warn!("cannot answer {}: {error}", key.client),
+        }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
+
+use mio::net::UdpSocket;
 
 use super::{Listening, Worker};
 use crate::accept::{self, Wish};
-use crate::config::Listener;
+use crate::config::{Listener, Mode};
 use crate::decide::L4;
 use crate::engine::connection::Fate;
 pub(super) use crate::engine::datagrams::FIRST_ASSOCIATION;
-use crate::engine::datagrams::{Association, Gear, Key, Membership, Passage, Via};
+use crate::engine::datagrams::{Association, Gear, Key, Membership, Passage, Via, WayBack};
 use crate::engine::tools::Tools;
 use crate::metrics::Limit;
 use crate::session::Machine;
@@ -33,10 +35,14 @@ impl<M: Machine> Worker<M> {
         for _ in 0..BATCHES_PER_TURN {
             let Some(Some(bound)) = self.listeners.get(place) else { break };
             let Listening::Udp(socket) = &bound.socket else { break };
-            match batch.receive(socket) {
+            match batch.receive(&**socket) {
                 Ok(received) => {
-                    let listener = Arc::clone(&bound.listener);
-                    self.take_batch(&batch, &listener, now);
+                    let (listener, socket) = (Arc::clone(&bound.listener), Arc::downgrade(socket));
+                    if listener.mode == Mode::ProxyProtocol {
+                        self.take_introduced(&batch, &listener, &socket, now);
+                    } else {
+                        self.take_batch(&batch, &listener, now);
+                    }
                     more = received == BATCH;
                 }
                 Err(error) => more = error.kind() == io::ErrorKind::Interrupted,
@@ -61,7 +67,7 @@ impl<M: Machine> Worker<M> {
             }
             if let (Some(from), Some(to)) = (first.from, first.to) {
                 let key = Key { client: plain(from), wish: Wish::Address(plain(to)), via: Via::Firewall };
-                self.arrived(key, &run, listener, now);
+                self.arrived(key, &run, listener, &|| WayBack::Direct, now);
             }
         }
     }
@@ -114,19 +120,51 @@ impl<M: Machine> Worker<M> {
             }
             let listener = Arc::clone(&association.listener);
             let key = Key { client, wish, via: Via::Association(association.membership(place)) };
-            self.arrived(key, &run, &listener, now);
+            self.arrived(key, &run, &listener, &|| WayBack::Direct, now);
         }
     }
 
-    fn arrived(&mut self, key: Key, run: &[&[u8]], listener: &Arc<Listener>, now: Instant) {
+    /// Leads each datagram to the flow that the header in front of it names.
+    fn take_introduced(
+        &mut self,
+        batch: &Batch,
+        listener: &Arc<Listener>,
+        socket: &Weak<UdpSocket>,
+        now: Instant,
+    ) {
+        for arrival in batch.arrivals() {
+            let Some(peer) = arrival.from.map(plain) else { continue };
+            if !listener.trusted.contains(peer.ip().to_canonical()) {
+                if self.shared.admission.headers.line(now).is_some() {
+                    log::warn!("datagrams with PROXY headers from {}, who is not trusted", peer.ip());
+                }
+                continue;
+            }
+            let Some((client, dest, len)) = accept::proxy_protocol::datagram(arrival.bytes) else { continue };
+            let (header, datagram) = arrival.bytes.split_at(len.min(arrival.bytes.len()));
+            let back = || WayBack::Header { socket: Weak::clone(socket), header: header.into() };
+            let key = Key { client, wish: Wish::Address(dest), via: Via::Peer(peer) };
+            self.arrived(key, &[datagram], listener, &back, now);
+        }
+    }
+
+    /// `back`: how the client is answered.
+    fn arrived(
+        &mut self,
+        key: Key,
+        run: &[&[u8]],
+        listener: &Arc<Listener>,
+        back: &dyn Fn() -> WayBack,
+        now: Instant,
+    ) {
         if let Some(&place) = self.datagrams.by_key.get(&key) {
             self.with_flow(place, now, |passage, tools, gear| passage.datagrams(run, tools, gear));
         } else if let Some(answered) = self.datagrams.refused.get(&key, now) {
             if answered {
-                self.refuse_again(&key, run, now);
+                self.refuse_again(&key, run, &back(), now);
             }
         } else if let Some((first, others)) = run.split_first()
-            && let Some(place) = self.welcome_flow(key, first, listener, now)
+            && let Some(place) = self.welcome_flow(key, first, listener, back, now)
         {
             self.with_flow(place, now, |passage, tools, gear| passage.datagrams(others, tools, gear));
         }
@@ -138,12 +176,13 @@ impl<M: Machine> Worker<M> {
         key: Key,
         first: &[u8],
         listener: &Arc<Listener>,
+        back: &dyn Fn() -> WayBack,
         now: Instant,
     ) -> Option<usize> {
         let client = key.client;
         let (dest, has_room) = match (key.via, &key.wish) {
-            (Via::Firewall, &Wish::Address(dest)) => (dest, true),
-            (Via::Firewall, _) => return None,
+            (Via::Firewall | Via::Peer(_), &Wish::Address(dest)) => (dest, true),
+            (Via::Firewall | Via::Peer(_), _) => return None,
             (Via::Association(membership), _) => {
                 let association = self.datagrams.associations.get(membership.place)?;
                 (association.relay, association.has_room())
@@ -161,7 +200,7 @@ impl<M: Machine> Worker<M> {
         }
         self.shared.metrics.connection_opened(listener.mode, L4::Udp);
         let ours = self.locals.has(client.ip()) && self.shared.sent.is_ours(client, dest);
-        let place = self.datagrams.flows.insert(Box::new(Passage::new(key.clone(), listener, now)));
+        let place = self.datagrams.flows.insert(Box::new(Passage::new(key.clone(), back(), listener, now)));
         self.datagrams.by_key.insert(key.clone(), place);
         if let Via::Association(membership) = key.via
             && let Some(association) = self.datagrams.associations.get_mut(membership.place)
@@ -173,21 +212,13 @@ impl<M: Machine> Worker<M> {
     }
 
     /// What refused the first datagram may have been lost.
-    fn refuse_again(&mut self, key: &Key, run: &[&[u8]], now: Instant) {
+    fn refuse_again(&mut self, key: &Key, run: &[&[u8]], back: &WayBack, now: Instant) {
         let datagrams = &mut self.datagrams;
-        let flows = datagrams.flows.len();
+        let mut gear = Gear { flows: datagrams.flows.len(), replies: &mut datagrams.replies };
         for words in run.iter().filter_map(|datagram| version_negotiation(datagram)) {
             let words = std::iter::once(&*words);
-            match (key.via, &key.wish) {
-                (Via::Association(membership), wish) if M::ASSOCIATES => {
-                    datagrams.associations.answer(membership, key.client, Err(wish), words, now);
-                }
-                (Via::Firewall, &Wish::Address(dest)) => {
-                    // It has been said already why that cannot be.
-                    let _ = datagrams.replies.send(dest, key.client, words, flows);
-                }
-                (Via::Association(_) | Via::Firewall, _) => {}
-            }
+            // It has been said already why that cannot be.
+            let _ = back.send(key, None, words, &mut datagrams.associations, &mut gear, now);
         }
     }
 

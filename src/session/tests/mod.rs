@@ -2,6 +2,8 @@
 
 mod authentication;
 mod connect;
+#[cfg(feature = "quic")]
+mod flow;
 #[cfg(feature = "tls")]
 mod https;
 mod proxy_header;
