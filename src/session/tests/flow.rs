@@ -124,7 +124,8 @@ impl Flows {
         self.tell(|flow, kept, metrics, env| match flow {
             Some(flow) => flow.datagram(datagram, kept, metrics, env),
             None => {
-                let (begun, act) = Flow::begin(&listener, client, Wish::Address(dest), false, datagram, env);
+                let (begun, act) =
+                    Flow::begin(&listener, client, None, Wish::Address(dest), false, datagram, env);
                 *flow = Some(begun);
                 act
             }
