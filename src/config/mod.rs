@@ -261,6 +261,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         live: settings.live,
         #[cfg(feature = "tls")]
         trust,
+        strip_ech: settings.strip_ech,
     };
     let mut summary = summary(&plan, &vars, certs.trusted.as_deref());
     if tests.len() > 0 {

@@ -35,6 +35,8 @@ pub struct Plan {
     /// Who judges servers' certificates, if a rule asks for that.
     #[cfg(feature = "tls")]
     pub trust: Option<Arc<crate::connect::trust::Trust>>,
+    /// Encrypted ClientHello is taken out of what DNS answers.
+    pub strip_ech: bool,
 }
 
 impl AsRef<Service> for Plan {
@@ -131,6 +133,8 @@ pub struct Listener {
     pub tproxy: bool,
     /// Where to dial.
     pub target: Target,
+    /// Whether a client of mode `socks5` may send datagrams.
+    pub associate: bool,
     /// Who may send a PROXY header.
     pub trusted: AddrSet,
     /// How TLS is put on, where clients speak it.

@@ -53,6 +53,8 @@ pub(super) struct Settings {
     pub(super) parsers: Parsers,
     pub(super) end_at_close: bool,
     pub(super) live: Option<PathBuf>,
+    /// `dns.stripEch`.
+    pub(super) strip_ech: bool,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
@@ -60,13 +62,13 @@ pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
     refuse_if_true(section.get("interceptFallback"), "interceptFallback", report);
     let end_at_close = section.get("endAtClose").and_then(|node| boolean(node, report)).unwrap_or(false);
     let dns = subsection(section, "dns", &["stripEch"], report);
-    refuse_if_true(dns.get("stripEch"), "dns.stripEch", report);
+    let strip_ech = dns.get("stripEch").and_then(|node| boolean(node, report)).unwrap_or(false);
 
     let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
     service.nameservers = nameservers(section.get("dnsNameservers"), report);
     service.metrics = metrics(section, report);
     let live = live(section.get("live"), report);
-    Settings { service, parsers: parsers(section, report), end_at_close, live }
+    Settings { service, parsers: parsers(section, report), end_at_close, live, strip_ech }
 }
 
 /// Where the running program can be asked.

@@ -3,6 +3,7 @@
 //! A connection is in one stage at a time. What a stage does by itself is in a module of its own; here is what leads from
 //! one to the next, and how it ends.
 
+mod associating;
 mod dialling;
 mod exchanging;
 mod lingering;
@@ -17,6 +18,7 @@ mod tunnelling;
 mod verifying;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -34,7 +36,7 @@ use self::tunnelling::Tunnelling;
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
-use crate::config::Mode;
+use crate::config::Listener;
 use crate::connect::resolve::ResolveError;
 use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
@@ -51,6 +53,7 @@ pub(super) struct Connection<M: Machine> {
     /// The race that the server won, or that is on.
     race: Race,
     stage: Stage<M>,
+    listener: Arc<Listener>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
@@ -64,7 +67,7 @@ impl<M: Machine> Connection<M> {
         stream: TcpStream,
         client: SocketAddr,
         source: Option<IpAddr>,
-        mode: Mode,
+        listener: &Arc<Listener>,
         now: Instant,
     ) -> Self {
         Connection {
@@ -76,9 +79,10 @@ impl<M: Machine> Connection<M> {
             server: None,
             race: Race::default(),
             stage: Stage::Over,
+            listener: Arc::clone(listener),
             queued: false,
             source,
-            life: Life::new(client, mode, now),
+            life: Life::new(client, listener.mode, now),
         }
     }
 
@@ -146,10 +150,11 @@ impl<M: Machine> Connection<M> {
             Stage::Securing(_) => self.shake_hands(tools),
             Stage::Verifying(..) | Stage::Resolving(..) | Stage::Probing(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
+            Stage::Associated(_) if M::ASSOCIATES => self.attend(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::Exchanging(..) | Stage::Over => Fate::Over,
+            Stage::Associated(_) | Stage::Exchanging(..) | Stage::Over => Fate::Over,
         }
     }
 
@@ -164,6 +169,7 @@ impl<M: Machine> Connection<M> {
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Probing(_) if M::PROBES => self.probing_over(tools),
             Stage::Dialling(..) => self.dial(tools),
+            Stage::Associated(_) if M::ASSOCIATES => self.associated_expired(tools),
             Stage::Tunnelling(tunnelling) => {
                 if let Some(reason) = tunnelling.review(tools) {
                     return self.cut(reason, tools);
@@ -196,6 +202,7 @@ impl<M: Machine> Connection<M> {
             }
             Stage::Verifying(_)
             | Stage::Probing(_)
+            | Stage::Associated(_)
             | Stage::Exchanging(_)
             | Stage::Lingering(_)
             | Stage::Over => self.over(tools),
@@ -216,10 +223,14 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    /// The daemon stops: what is between two requests ends now, the rest may finish.
+    /// The daemon stops: what is between two requests or without datagrams ends now, the rest may
+    /// finish.
     pub fn wind_up(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &self.stage {
             Stage::Talking(session) if session.is_idle() => {
+                self.finish(CloseReason::Shutdown, Wire::Quiet, tools)
+            }
+            Stage::Associated(associated) if M::ASSOCIATES && associated.is_idle(tools) => {
                 self.finish(CloseReason::Shutdown, Wire::Quiet, tools)
             }
             _ => Fate::Stays,
@@ -277,7 +288,8 @@ impl<M: Machine> Connection<M> {
             Step::Probe(targets) if M::PROBES => self.probe(session, targets, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
-            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) => {
+            Step::Associate(wanted) if M::ASSOCIATES => self.associate(session, wanted, tools),
+            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) | Step::Associate(_) => {
                 self.finish(CloseReason::BadRequest, Wire::Reset, tools)
             }
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Poll, Token};
 
-use self::datagrams::FIRST_FLOW;
+use self::datagrams::{FIRST_ASSOCIATION, FIRST_FLOW};
 use super::connection::{Connection, Fate, ROLES};
 use super::datagrams::{Datagrams, Passage};
 use super::handle::{Command, Handle, Inbox, Prepared, Shared, WAKER};
@@ -102,7 +102,7 @@ struct Bound {
 /// A listening socket in the poll.
 enum Listening {
     Tcp(TcpListener),
-    Udp(UdpSocket),
+    Udp(Arc<UdpSocket>),
 }
 
 struct Worker<M: Machine> {
@@ -149,6 +149,9 @@ impl<M: Machine> Worker<M> {
                 match event.token() {
                     WAKER => self.hear(now),
                     Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
+                    Token(token) if M::ASSOCIATES && token >= FIRST_ASSOCIATION => {
+                        self.take_associated(token - FIRST_ASSOCIATION, now);
+                    }
                     Token(token) if M::DATAGRAMS && token >= FIRST_FLOW => {
                         self.go_on_with_flow(token - FIRST_FLOW, now);
                     }
@@ -175,6 +178,7 @@ impl<M: Machine> Worker<M> {
             }
             self.connections.recycle();
             self.datagrams.flows.recycle();
+            self.datagrams.associations.recycle();
             self.flush_log(now);
         }
         for key in self.connections.keys() {
@@ -198,6 +202,8 @@ impl<M: Machine> Worker<M> {
                 let Some(token) = self.queue.pop_front() else { break };
                 if token >= FIRST_LISTENER {
                     self.accept(token, time);
+                } else if M::ASSOCIATES && token >= FIRST_ASSOCIATION {
+                    self.take_associated(token - FIRST_ASSOCIATION, time);
                 } else if M::DATAGRAMS && token >= FIRST_FLOW {
                     let place = token - FIRST_FLOW;
                     self.with_flow(place, time, |passage, _, _| {
@@ -269,6 +275,7 @@ impl<M: Machine> Worker<M> {
             locals: &self.locals,
             preludes: &self.preludes,
             answers: &mut self.answers,
+            associations: &mut self.datagrams.associations,
             shared: &self.shared,
             draining: self.draining.is_some(),
         };
@@ -280,6 +287,7 @@ impl<M: Machine> Worker<M> {
                 }
                 self.shared.admission.leave();
                 self.connections.free(key);
+                self.end_abandoned(now);
             }
             fate => {
                 if fate == Fate::Yields && !connection.queued {
@@ -338,7 +346,7 @@ impl<M: Machine> Worker<M> {
         &mut self,
         stream: mio::net::TcpStream,
         client: SocketAddr,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         now: Instant,
     ) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -357,7 +365,7 @@ impl<M: Machine> Worker<M> {
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));
-        let connection = Connection::new(stream, client, source, listener.mode, now);
+        let connection = Connection::new(stream, client, source, listener, now);
         let key = self.connections.insert(Box::new(connection));
         self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
     }

@@ -46,6 +46,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Probe`]; likewise.
     const PROBES: bool;
 
+    /// Whether it ever answers [`Step::Associate`]; likewise.
+    const ASSOCIATES: bool = false;
+
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
 
@@ -53,6 +56,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     fn over_datagrams(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         Self::new(plan, listener, client, now)
     }
+
+    /// The client has said elsewhere who it is. Told before [`Machine::start`].
+    fn known_as(&mut self, _user: &str) {}
 
     /// The plan that this session was begun under.
     fn plan(&self) -> &Arc<Self::Plan>;
@@ -120,6 +126,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
         self.bytes(datagram, env)
     }
 
+    /// The way of the last [`Step::Associate`] is open, and `relay` is where datagrams are awaited: what the client is told.
+    fn associated(&mut self, _relay: SocketAddr) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// What of a flow is looked at from now on, as it was let in.
     fn watch(&mut self, _env: &Env<'_, Self>) -> Watch {
         Watch::Nothing
@@ -127,6 +138,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// What its client is told if the flow that began with this datagram is refused.
     fn refusal(&self, _datagram: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// What `client` is to be told instead of `answer`, a message of DNS that it has asked for, if not that.
+    fn dns_answer(
+        _plan: &Self::Plan,
+        _client: IpAddr,
+        _answer: &[u8],
+        _env: &Env<'_, Self>,
+    ) -> Option<Vec<u8>> {
         None
     }
 

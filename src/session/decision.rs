@@ -10,7 +10,7 @@ use super::surroundings::{decide, observe};
 use super::{CloseReason, Env, Machine, Step, probing};
 use crate::accept::Wish;
 use crate::config::Target;
-use crate::decide::facts::{Ech, Known, L5};
+use crate::decide::facts::{Ech, Facts, Known, L4, L5};
 use crate::decide::{Action, Decision, Need, Observed, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
 use crate::quota::Refused;
@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// Takes in what the first bytes are.
-    pub(super) fn learn(&mut self, identity: Identity) {
+    pub(super) fn learn(&mut self, identity: Identity, env: &Env<'_>) {
         let asked = match &self.wish {
             Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
             Wish::Address(_) | Wish::Lost => Known::Absent,
@@ -93,7 +93,12 @@ impl Session {
             let sni = hello.sni.as_deref().and_then(name::normalise);
             self.facts.ech = Known::Is(match (&sni, hello.ech) {
                 (_, false) => Ech::None,
-                (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
+                (Some(sni), true)
+                    if ech::is_public_name(sni)
+                        || env.memory.is_public_name(self.client.ip(), sni, env.now) =>
+                {
+                    Ech::Real
+                }
                 _ => Ech::Grease,
             });
             self.facts.esni = Known::Is(hello.esni);
@@ -341,4 +346,15 @@ impl Session {
 /// A name without the dot of the root, as the resolver gives it back.
 fn without_root(name: &str) -> Box<str> {
     name.strip_suffix('.').unwrap_or(name).into()
+}
+
+/// What is known of every connection from `client`.
+pub(super) fn facts_of(client: SocketAddr) -> Facts {
+    Facts {
+        src: Known::Is(client.ip()),
+        sport: Known::Is(client.port()),
+        l4: Known::Is(L4::Tcp),
+        user: Known::Absent,
+        ..Facts::default()
+    }
 }

@@ -25,7 +25,7 @@ impl Session {
             Outcome::Identified(identity) => {
                 // Not needed any more, and neither is its copy of the bytes.
                 self.identifier = Identifier::new(self.plan.parsers);
-                self.learn(identity);
+                self.learn(identity, env);
                 self.advance(env)
             }
             Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
@@ -41,7 +41,7 @@ impl Session {
         if self.has_begun() {
             return self.incomplete(TOO_LATE, env);
         }
-        self.learn(Identity::None);
+        self.learn(Identity::None, env);
         self.advance(env)
     }
 

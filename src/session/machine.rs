@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::decision::facts_of;
 use super::flow::Watch;
 use super::owed::Owed;
 use super::probing::Certificates;
@@ -20,7 +21,7 @@ use crate::connect::dial::DialError;
 use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
-use crate::decide::facts::{Facts, Known, L4};
+use crate::decide::facts::{Facts, Known};
 use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Parsers};
@@ -90,6 +91,7 @@ impl Machine for Session {
     const TIES: bool = true;
     const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
+    const ASSOCIATES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -158,6 +160,8 @@ impl Machine for Session {
 
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
+            // Each flow brings its destination, however that was learned.
+            _ if self.is_over_datagrams() => self.wants(wish, env),
             Mode::Transparent => self.wants(wish, env),
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
@@ -206,6 +210,14 @@ impl Machine for Session {
         Session::new_over_datagrams(plan, listener, client, now)
     }
 
+    fn associated(&mut self, relay: SocketAddr) -> Vec<u8> {
+        self.grant_association(relay)
+    }
+
+    fn known_as(&mut self, user: &str) {
+        self.facts.user = Known::Is(user.into());
+    }
+
     fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
         self.look_at_datagram(datagram, env)
     }
@@ -216,6 +228,10 @@ impl Machine for Session {
 
     fn refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         self.flow_refusal(datagram)
+    }
+
+    fn dns_answer(plan: &Plan, client: IpAddr, answer: &[u8], env: &Env<'_>) -> Option<Vec<u8>> {
+        Session::other_dns_answer(plan, client, answer, env)
     }
 
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
@@ -439,16 +455,5 @@ impl Session {
     pub(super) fn go(&mut self, to: State) {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
-    }
-}
-
-/// What is known of every connection from `client`.
-pub(super) fn facts_of(client: SocketAddr) -> Facts {
-    Facts {
-        src: Known::Is(client.ip()),
-        sport: Known::Is(client.port()),
-        l4: Known::Is(L4::Tcp),
-        user: Known::Absent,
-        ..Facts::default()
     }
 }

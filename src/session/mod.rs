@@ -108,6 +108,8 @@ pub enum Step {
     Probe(Vec<probe::Target>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
+    /// Open a way for datagrams, say so with [`Machine::associated`], and keep it open as long as the client's connection is.
+    Associate(Associating),
     /// Relay everything both ways.
     Tunnel {
         /// Read from the client already.
@@ -128,6 +130,15 @@ pub struct Securing {
     pub received: Vec<u8>,
     /// The handshake must be over by then.
     pub until: Instant,
+}
+
+/// A way for datagrams that a client has asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Associating {
+    /// Who the client is, where it was asked.
+    pub user: Option<Arc<str>>,
+    /// From which port they will come; otherwise the first one shows it.
+    pub port: Option<u16>,
 }
 
 /// One request to be sent and answered.

@@ -1,6 +1,7 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
-use super::machine::{Session, facts_of};
+use super::decision::facts_of;
+use super::machine::Session;
 use super::owed::Owed;
 use super::probing::Certificates;
 use super::state::State;

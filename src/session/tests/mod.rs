@@ -2,11 +2,15 @@
 
 mod authentication;
 mod connect;
+#[cfg(feature = "quic")]
+mod flow;
 #[cfg(feature = "tls")]
 mod https;
 #[cfg(feature = "tls")]
 mod probing;
 mod proxy_header;
+#[cfg(feature = "quic")]
+mod quic_flows;
 mod requests;
 mod socks;
 mod surroundings;
@@ -19,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire};
+use super::{
+    Associating, Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire,
+};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -251,6 +257,7 @@ impl Simulation {
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
             }
+            Step::Associate(Associating { user, port }) => format!("associate {user:?} {port:?}"),
             Step::Tunnel { to_server } => format!("tunnel {}", to_server.len()),
             Step::Exchange(exchange) => {
                 let behind = exchange.after_head.len();

@@ -210,7 +210,7 @@ fn quic_is_unknown_without_asking() {
         let Simulation { session, verdicts, plan, locals, preludes, home, memory, now, .. } = &mut simulation;
         let surroundings = &*home;
         let env = &mut Env { now: *now, plan, locals, preludes, surroundings, memory, report: verdicts };
-        session.learn(Identity::Quic { hello: None });
+        session.learn(Identity::Quic { hello: None }, env);
         let step = session.advance(env);
         assert!(!matches!(step, Step::Probe(_)));
         assert_eq!(simulation.verdicts.0, [expected]);

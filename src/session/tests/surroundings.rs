@@ -218,7 +218,8 @@ fn a_flow_ends_with_its_window() {
         };
     }
     let wish = Wish::Address(server);
-    let (mut flow, act) = Flow::<Session>::begin(&listener, client, wish, false, b"datagram", env!(now));
+    let (mut flow, act) =
+        Flow::<Session>::begin(&listener, client, None, wish, false, b"datagram", env!(now));
     assert_eq!(act, Act::Connect(vec![server]));
     let act = flow.connected(server, LOCAL.parse().unwrap(), &mut record, &metrics, env!(now));
     assert_eq!(act, Act::Send(vec![b"datagram".to_vec()]));
