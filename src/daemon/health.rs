@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
 use crate::config::{Listener, Service, share_port};
 use crate::session::redirect::{Server, Standing};
-use crate::sys::names;
 use crate::sys::socket::{self, Outgoing};
+use crate::sys::{names, threads};
 use crate::wire::proxy_protocol::write;
 
 /// The time between two checks of a server.
@@ -57,7 +57,7 @@ impl Checks {
             checks.round.change(|state| state.unknown += usize::from(first));
             let (plan, server, round) = (Arc::clone(plan), Arc::clone(server), Arc::clone(&checks.round));
             let run = move || watch(&plan, &server, &round, first);
-            std::thread::Builder::new().name("health".into()).stack_size(STACK_SIZE).spawn(run)?;
+            threads::spawn("health", STACK_SIZE, run)?;
         }
         checks.round.wait(plan.service.timeouts.connect, |state| state.unknown == 0);
         Ok(checks)

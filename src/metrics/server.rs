@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::Metrics;
 use super::render::CONTENT_TYPE;
+use crate::sys::threads;
 
 /// From accepting a connection until it is answered and closed.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -50,10 +51,7 @@ impl Server {
     pub fn start(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (accepting, stop) = (listener.try_clone()?, Arc::clone(&stopping));
-        let thread = std::thread::Builder::new()
-            .name("metrics".to_owned())
-            .stack_size(STACK)
-            .spawn(move || accept(&accepting, &stop, &metrics))?;
+        let thread = threads::spawn("metrics", STACK, move || accept(&accepting, &stop, &metrics))?;
         Ok(Server { listener, stopping, thread })
     }
 

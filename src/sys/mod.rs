@@ -18,4 +18,5 @@ pub mod splice;
 pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod threads;
 pub mod time;
