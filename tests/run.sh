@@ -14,7 +14,7 @@ say() { printf '\n== %s\n' "$*"; }
 needs=(ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
   c++:g++ git:git shellcheck:shellcheck man:man-db script:bsdutils haproxy:haproxy iptables:iptables setcap:libcap2-bin
   systemd-analyze:systemd nc.openbsd:netcat-openbsd python3:python3 readelf:binutils xz:xz-utils
-  qemu-mips:qemu-user)
+  qemu-mips:qemu-user busybox:busybox)
 
 missing_packages() {
   local need
@@ -63,7 +63,9 @@ step() {
 
 # shellcheck disable=SC2317 # called through step
 check_scripts() {
-  git ls-files --cached --others --exclude-standard | grep -E '\.sh$|^\.ci/run$' | xargs -r shellcheck
+  # Those for a router's shell are told by their first line.
+  { git ls-files --cached --others --exclude-standard | grep -E '\.sh$|^\.ci/run$' &&
+    git grep --untracked -l '^#!/bin/sh' -- openwrt ':!*Makefile'; } | sort -u | xargs -r shellcheck
 }
 
 # shellcheck disable=SC2317 # called through step

@@ -3,7 +3,7 @@
 
 pub mod addresses;
 pub mod datagram;
-mod error;
+pub mod error;
 pub mod files;
 pub mod limits;
 pub mod memory;
@@ -12,6 +12,7 @@ mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
+pub mod readiness;
 pub mod signals;
 pub mod socket;
 pub mod splice;

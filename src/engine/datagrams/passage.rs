@@ -328,7 +328,7 @@ impl Server {
 
 /// Another program has the address, or this one lacks the right to it.
 fn cannot_answer<M: Machine>(dest: SocketAddr, error: &io::Error, tools: &Tools<'_, M>) {
-    if tools.shared.admission.refusals.line(tools.now).is_some() {
+    if tools.shared.admission.unanswerable.line(tools.now).is_some() {
         log::warn!("cannot answer as {dest}: {error}");
     }
 }
