@@ -62,10 +62,9 @@ pub(super) fn warn_of_devices(rules: &[Rule<'_>], devices: &Devices, report: &mu
             FieldSpec::Device(terms) => Some(terms),
             _ => None,
         });
-        let strange = |name: &&Box<str>| {
-            devices.leases.is_none() && ***name != *UNKNOWN && !devices.called.contains(*name)
-        };
-        if let Some(name) = terms.flatten().map(|term| &term.value).find(strange) {
+        let strange =
+            |name: &&str| devices.leases.is_none() && *name != UNKNOWN && !devices.called.contains(*name);
+        if let Some(name) = terms.flatten().map(|term| &*term.value).find(strange) {
             report.warn(node, format!("no device is called `{}`, and there is no leases file", shown(name)));
         }
     }
