@@ -254,8 +254,8 @@ mod tests {
             attributes.iter().for_each(|(kind, value)| body.extend(attribute(*kind, value)));
             neighbour(&body)
         };
-        let (addr, mac): ((u16, &[u8]), (u16, &[u8])) =
-            ((libc::NDA_DST, &[192, 0, 2, 7]), (libc::NDA_LLADDR, &[2, 0, 0, 0, 0, 1]));
+        let addr: (u16, &[u8]) = (libc::NDA_DST, &[192, 0, 2, 7]);
+        let mac: (u16, &[u8]) = (libc::NDA_LLADDR, &[2, 0, 0, 0, 0, 1]);
         let want = Some((IpAddr::from([192, 0, 2, 7]), [2, 0, 0, 0, 0, 1]));
         assert_eq!(of(libc::NUD_REACHABLE, &[addr, mac]), want);
         assert_eq!(of(libc::NUD_STALE, &[(9, b"x"), mac, addr]), want);
