@@ -90,10 +90,14 @@ impl Source {
 fn options<P: Program>() -> Options {
     let mut options = Options::new();
     options.optopt("f", "config", &format!("configuration file (default {})", P::DEFAULT_PATH), "FILE");
-    options.optflag("v", "validate", "check the configuration and everything it names, then exit");
-    options.optflag("d", "debug", "log debug lines, too");
-    options.optflag("V", "version", "print the version");
-    options.optflag("h", "help", "print this");
+    for (short, long, text) in [
+        ("v", "validate", "check the configuration and everything it names, then exit"),
+        ("d", "debug", "log debug lines, too"),
+        ("V", "version", "print the version"),
+        ("h", "help", "print this"),
+    ] {
+        options.optflag(short, long, text);
+    }
     P::options(&mut options);
     options
 }

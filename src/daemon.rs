@@ -30,7 +30,7 @@ use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
-use crate::sys::{limits, time};
+use crate::sys::{limits, threads, time};
 
 /// Runs until a signal ends it.
 ///
@@ -267,7 +267,7 @@ impl<P: Program> Daemon<P> {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("signals".into()).spawn(hurry) {
+        if let Err(error) = threads::spawn("signals", threads::STACK_SIZE, hurry) {
             log::warn!("a second signal will not be heard: {error}");
         }
         for worker in self.workers {

@@ -22,6 +22,8 @@ pub(super) struct Ways {
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
     /// Those of them that carry datagrams, too.
     pub(super) udp: &'static [&'static str],
+    /// Who may send a PROXY header: reads the key `trusted` of a mode.
+    pub(super) trusted: fn(Option<&Node>, &str, &mut Report) -> AddrSet,
 }
 
 /// The users of a listener: its key `users`, and the name of its mode.
@@ -32,6 +34,7 @@ pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
     udp: &["transparent", "proxyproto", "socks5"],
+    trusted,
 };
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).
@@ -125,7 +128,7 @@ fn listener(
         Some(node) => choice(node, "a target", TARGETS, report).unwrap_or(Target::Auto),
         None => Target::Auto,
     };
-    let trusted = trusted(section.get("trusted"), mode_name, report);
+    let trusted = (ways.trusted)(section.get("trusted"), mode_name, report);
     let users = users(section.get("users"), mode_name, report);
     let port = match section.get("port") {
         Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),

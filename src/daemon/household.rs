@@ -20,6 +20,7 @@ use crate::decide::week::WeekTime;
 use crate::devices::Names;
 use crate::session::{Device, Surroundings};
 use crate::sys::addresses::{self, AddressWatch};
+use crate::sys::threads;
 use crate::sys::time::{self, WallClock};
 
 /// Neighbours that are kept in mind: many more than a kernel keeps by itself.
@@ -119,7 +120,7 @@ impl Household {
         let household = Arc::clone(self);
         let started = watch.and_then(|watch| {
             let follow = move || household.follow_for_ever(watch);
-            std::thread::Builder::new().name("neighbours".into()).spawn(follow)
+            threads::spawn("neighbours", threads::STACK_SIZE, follow)
         });
         if let Err(error) = started {
             log::warn!("cannot follow the neighbours, each is looked for when it comes: {error}");

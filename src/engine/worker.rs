@@ -32,6 +32,7 @@ use crate::metrics::Limit;
 use crate::relay::Loan;
 use crate::session::{Budget, Machine};
 use crate::sys::socket::{self, Outgoing};
+use crate::sys::threads;
 
 /// Events that one call of the poll returns at most.
 const EVENTS: usize = 1024;
@@ -87,7 +88,7 @@ pub fn spawn<M: Machine>(
         log_due: None,
         shared,
     };
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
+    let thread = threads::spawn(&format!("worker-{index}"), threads::STACK_SIZE, move || worker.run())?;
     handle.thread = Some(thread);
     Ok(())
 }

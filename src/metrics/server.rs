@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::{Metrics, pages};
 use crate::sys::readiness::{self, Wanted};
-use crate::sys::socket;
+use crate::sys::{socket, threads};
 
 /// From accepting a connection until it is answered and closed.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -62,10 +62,8 @@ impl Server {
             rests_until: None,
         };
         desk.listener.set_nonblocking(true)?;
-        let thread = std::thread::Builder::new()
-            .name("metrics".to_owned())
-            .stack_size(STACK)
-            .spawn(move || desk.serve(&|head| pages::answer(head, &metrics)))?;
+        let thread =
+            threads::spawn("metrics", STACK, move || desk.serve(&|head| pages::answer(head, &metrics)))?;
         Ok(Server { listener, stopping, thread })
     }
 

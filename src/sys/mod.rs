@@ -3,7 +3,7 @@
 
 pub mod addresses;
 pub mod datagram;
-mod error;
+pub mod error;
 pub mod files;
 pub mod limits;
 pub mod local_socket;
@@ -20,4 +20,5 @@ pub mod splice;
 pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod threads;
 pub mod time;
