@@ -28,36 +28,52 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A folder as cross/build.sh leaves it, with files that are quick to pack in place of programs.
+fn small_programs() -> (TempDir, usize) {
+    let dir = TempDir::new();
+    let of_triple = listing(programs()).remove(0);
+    let to = dir.0.join(of_triple.file_name().unwrap());
+    std::fs::create_dir(&to).unwrap();
+    let bytes = common::pattern(20_000, 1);
+    for program in ["calamary", "calamary-redirector"] {
+        std::fs::write(to.join(program), &bytes).unwrap();
+    }
+    (dir, bytes.len())
+}
+
 #[test]
 fn packages_are_as_an_independent_reader_wants_them_and_the_same_each_time() {
     if !have_tools() {
         return;
     }
-    let again = TempDir::new();
-    let output = build_packages(&project().join("openwrt"), programs(), &again.0);
-    assert!(output.status.success(), "{}", text(&output));
-    let names: Vec<String> = ["calamary", "calamary-redirector", "luci-app-calamary"]
-        .iter()
-        .map(|name| file_name(name, VERSION))
-        .collect();
+    let (programs, program) = small_programs();
+    let folders = [TempDir::new(), TempDir::new()];
+    for folder in &folders {
+        let output = build_packages(&project().join("openwrt"), &programs.0, &folder.0);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let [once, again] = &folders;
+    let packages = ["calamary", "calamary-redirector", "luci-app-calamary"];
     let found: Vec<PathBuf> =
-        listing(packages()).into_iter().filter(|p| p.extension().unwrap() == "ipk").collect();
-    assert_eq!(found.len(), names.len(), "{found:?}");
-    for (name, package) in names.iter().map(|name| (name, packages().join(name))) {
-        let path = package.to_str().unwrap();
-        let checked = opkg(&["check", path]);
+        listing(&once.0).into_iter().filter(|p| p.extension().unwrap() == "ipk").collect();
+    assert_eq!(found.len(), packages.len(), "{found:?}");
+    for name in packages.map(|name| file_name(name, VERSION)) {
+        let path = once.0.join(&name);
+        let checked = opkg(&["check", path.to_str().unwrap()]);
         assert!(checked.status.success(), "{name}: {}", text(&checked));
         assert_eq!(
-            std::fs::read(&package).unwrap(),
-            std::fs::read(again.0.join(name)).unwrap(),
+            std::fs::read(&path).unwrap(),
+            std::fs::read(again.0.join(&name)).unwrap(),
             "{name} differs"
         );
 
         // Besides the program there are only scripts and texts.
-        let installed: u64 = text(&opkg(&["field", path, "Installed-Size"])).trim().parse().unwrap();
-        let program = name.split('_').next().unwrap();
-        let program = listing(programs()).remove(0).join(program).metadata().map_or(0, |m| m.len());
-        assert!(installed - program < 64 * 1024, "{name}: {} bytes beside the program", installed - program);
+        let installed = text(&opkg(&["field", path.to_str().unwrap(), "Installed-Size"]));
+        let installed: usize = installed.trim().parse().unwrap();
+        assert!(
+            installed.saturating_sub(program) < 64 * 1024,
+            "{name}: {installed} bytes, the program has {program}"
+        );
     }
 }
 
@@ -81,6 +97,9 @@ fn programs_for_routers_become_packages_for_every_name_of_their_cpu() {
             "arm" => "arm_arm1176jzf-s_vfp",
             "aarch64" => "aarch64_cortex-a53",
             "x86_64" => "x86_64",
+            "i686" => "i386_pentium4",
+            "armv5te" => "arm_xscale",
+            "riscv64gc" => "riscv64_generic",
             other => panic!("what is {other} called?"),
         };
         for package in ["calamary", "calamary-redirector"] {
@@ -94,6 +113,59 @@ fn programs_for_routers_become_packages_for_every_name_of_their_cpu() {
     for package in found.iter().filter(|p| p.extension().unwrap() == "ipk") {
         let checked = opkg(&["check", package.to_str().unwrap()]);
         assert!(checked.status.success(), "{}: {}", package.display(), text(&checked));
+    }
+}
+
+/// apk-tools are in no Debian: what `apk mkpkg` is asked for is looked at instead.
+#[test]
+fn where_apk_tools_are_there_are_packages_for_apk_too() {
+    if !have_tools() {
+        return;
+    }
+    let ((programs, _), dir, out) = (small_programs(), TempDir::new(), TempDir::new());
+    let recorded = dir.0.join("recorded");
+    let stand_in = dir.write(
+        "apk",
+        format!(
+            "#!/bin/sh\nset -e\n[ \"$1\" = mkpkg ]\n[ \"$2\" != --help ] || exit 0\nshift\nwhile [ $# -gt 0 ]; do\n\
+             echo \"$1 $2\"\n\
+             case $1 in\n\
+             --script) sh -n \"${{2#*:}}\"; sed 's/^/script /' \"${{2#*:}}\" ;;\n\
+             --files) (cd \"$2\" && find . -type f | sort && cat lib/apk/packages/*) ;;\n\
+             --output) : >\"$2\" ;;\n\
+             esac\nshift 2\ndone >>{}\n",
+            recorded.display()
+        ),
+    );
+    Command::new("chmod").arg("755").arg(stand_in).status().unwrap();
+    let path = format!("{}:{}", dir.0.display(), std::env::var("PATH").unwrap());
+    let built = Command::new(project().join("openwrt/build-ipk.sh"))
+        .args([&programs.0, &out.0])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    for package in ["calamary", "calamary-redirector", "luci-app-calamary"] {
+        assert!(out.0.join(file_name(package, VERSION).replace(".ipk", ".apk")).exists(), "{package}");
+        // The other kind of package knows nothing of apk's files.
+        let checked = opkg(&["check", out.0.join(file_name(package, VERSION)).to_str().unwrap()]);
+        assert!(checked.status.success(), "{package}: {}", text(&checked));
+    }
+    let recorded = std::fs::read_to_string(recorded).unwrap();
+    for line in [
+        "--info name:calamary",
+        &format!("--info version:{VERSION}"),
+        "--info depends:firewall4 kmod-nft-tproxy",
+        "--info arch:noarch",
+        "./lib/apk/packages/calamary.list",
+        "./lib/apk/packages/calamary.rusers",
+        "calamary=4128:calamary=4128",
+        "/etc/calamary/config.yml",
+        "script export PKG_UPGRADE=1",
+        "script add_group_and_user",
+        "script [ -n \"${IPKG_INSTROOT}\" ] || [ \"${PKG_UPGRADE}\" != 1 ] || /etc/init.d/calamary restart",
+    ] {
+        assert!(recorded.lines().any(|l| l == line), "no {line:?} in:\n{recorded}");
     }
 }
 
