@@ -21,7 +21,7 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
-use crate::session::Memory;
+use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
@@ -51,7 +51,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
-    P::in_force(&plan, &metrics);
+    let around = Arc::<P::Around>::default();
+    P::in_force(&plan, &metrics, &around);
     let effective = effective_limits(service, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -74,7 +75,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission: Admission::new(effective),
         resolver,
         verifier,
-        surroundings: P::surroundings(),
+        surroundings: Arc::<P::Around>::clone(&around) as Arc<dyn Surroundings>,
         dialled: Dialled::new(workers),
         sent: Dialled::new(workers),
         memory: Memory::new(Instant::now()),
@@ -103,6 +104,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         shared,
         follower: Follower::start(watch, &plan, &locals, followers),
         plan,
+        around,
         beside,
     };
     daemon.announce();
@@ -133,6 +135,7 @@ struct Daemon<P: Program> {
     shared: Arc<Shared>,
     follower: Follower<P::Plan>,
     plan: Arc<P::Plan>,
+    around: Arc<P::Around>,
     beside: P::Beside,
 }
 
@@ -188,7 +191,7 @@ impl<P: Program> Daemon<P> {
             log::warn!("a change of workers, user or group needs a restart");
         }
         logging::reconfigure(&service.log);
-        P::in_force(&plan, &self.shared.metrics);
+        P::in_force(&plan, &self.shared.metrics, &self.around);
         self.shared.admission.change(effective_limits(service, self.descriptors));
         if P::RESOLVES
             && let Some(resolver) = &self.shared.resolver

@@ -103,6 +103,9 @@ mod server {
     /// Certificates of one chain. Four are many.
     const MAX_CHAIN: usize = 16;
 
+    /// The largest key of RSA that nobody is warned of.
+    const MAX_RSA_BITS: usize = 2048;
+
     /// A file and the key that names it.
     pub(super) struct Loaded<'t> {
         pub node: &'t Node,
@@ -206,6 +209,17 @@ mod server {
                     format!("`{path}`: certificate {which} counts from {date} on, if this machine's clock is right"),
                 );
             }
+        }
+        if let Some(Some(Certificate { rsa_bits: Some(bits), .. })) = parsed.first()
+            && *bits > MAX_RSA_BITS
+        {
+            report.warn(
+                file.node,
+                format!(
+                    "`{path}`: a key of RSA with {bits} bits: each handshake holds up other connections, on a small router for a \
+                     second; ECDSA P-256 is a hundred times faster"
+                ),
+            );
         }
         for (place, pair) in parsed.windows(2).enumerate() {
             if let [Some(one), Some(next)] = pair

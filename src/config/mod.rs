@@ -7,7 +7,9 @@
 
 mod certs;
 mod decode;
+mod devices;
 mod doubts;
+mod limit;
 pub mod list_file;
 mod listen;
 pub mod plan;
@@ -28,6 +30,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::certs::Certs;
 use self::decode::{Keys, Section};
@@ -40,6 +43,7 @@ use crate::decide::L4;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 use crate::sys::files;
 
+pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
 
@@ -178,7 +182,6 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    service::refuse_if_given(section.get("devices"), "devices", report);
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -191,6 +194,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
     let mut vars = Variables::read(section.get("vars"), folder, progress, report);
+    let devices = Devices::read(section.get("devices"), folder, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -209,6 +213,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
     let named = tables.flat_map(Users::names).map(fold_user).collect();
     doubts::warn(&rules, &compiled, &named, report);
+    doubts::warn_of_devices(&rules, &devices, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -217,8 +222,14 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     }
     let service = Service { listeners, ..settings.service };
     tests.run(&compiled, &service, report);
-    let plan =
-        Plan { service, rules: compiled, parsers: settings.parsers, end_at_close: settings.end_at_close };
+    let plan = Plan {
+        service,
+        rules: compiled,
+        parsers: settings.parsers,
+        keepers: limit::keepers(&rules),
+        devices: Arc::new(devices),
+        end_at_close: settings.end_at_close,
+    };
     let mut summary = summary(&plan, &vars);
     if tests.len() > 0 {
         // Writing to a string cannot fail.

@@ -1,14 +1,17 @@
 //! The compiled configuration: what run time sees. Immutable, shared as an `Arc`, swapped at reload.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::devices::Devices;
 use crate::auth::Users;
 use crate::decide::L4;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
+use crate::quota::Keeper;
 use crate::relay::stream::Role;
 
 /// Everything that a start or a reload uses.
@@ -20,6 +23,10 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// The limits of rules, by their places.
+    pub keepers: HashMap<u16, Arc<Keeper>>,
+    /// What is known of devices.
+    pub devices: Arc<Devices>,
     /// What a window of the rules has let in ends with it.
     pub end_at_close: bool,
 }

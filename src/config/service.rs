@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::decode::{Keys, Section, boolean, choice, items, number, parse_port, scalar, text};
 use super::plan::{Limits, Log, Output, Service, Timeouts};
 use super::problem::Report;
-use super::tree::{Node, Value};
+use super::tree::Node;
 use crate::identify::Parsers;
 
 /// Keys that stand under `service` or at the top level.
@@ -242,19 +242,5 @@ fn log(section: &Section<'_>, report: &mut Report) -> Log {
         json: second("format", "a log format", &[("text", false), ("json", true)]),
         syslog: second("target", "a log target", &[("stdout", false), ("syslog", true)]),
         debug: section.get("debug").and_then(|node| boolean(node, report)).unwrap_or(false),
-    }
-}
-
-/// Keys of the top level that come with a later version: empty is accepted, anything else is not passed over.
-pub(super) fn refuse_if_given(node: Option<&Node>, name: &str, report: &mut Report) {
-    let Some(node) = node else { return };
-    let empty = match &node.value {
-        Value::Null => true,
-        Value::Seq(items) => items.is_empty(),
-        Value::Map(entries) => entries.is_empty(),
-        Value::Text(_) | Value::Tag(_) => false,
-    };
-    if !empty {
-        report.error(node, format!("`{name}` is not supported yet"));
     }
 }

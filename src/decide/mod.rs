@@ -37,6 +37,8 @@ pub enum Action {
     Deny,
     /// Plain HTTP is sent to https, everything else is refused.
     Redirect,
+    /// Say that the rule matches, and go on: never a verdict's.
+    Observe,
 }
 
 impl Action {
@@ -46,6 +48,7 @@ impl Action {
             Action::Accept => "accept",
             Action::Deny => "deny",
             Action::Redirect => "redirect",
+            Action::Observe => "observe",
         }
     }
 }
@@ -96,6 +99,15 @@ pub enum Need {
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,
+}
+
+/// What the observing rules before the end of a walk say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// These match; by their places.
+    Rules(Vec<u16>),
+    /// One of them hangs on this.
+    Need(Need),
 }
 
 /// A verdict, or what it hangs on.

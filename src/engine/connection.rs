@@ -7,11 +7,11 @@ mod dialling;
 mod exchanging;
 mod lingering;
 mod resolving;
-mod reviewing;
 mod securing;
 mod server;
 mod stage;
 mod talking;
+mod ties;
 mod tunnelling;
 mod verifying;
 
@@ -167,6 +167,9 @@ impl<M: Machine> Connection<M> {
                 if let Some(reason) = tunnelling.review(tools) {
                     return self.cut(reason, tools);
                 }
+                if tunnelling.goes_on(tools.now) {
+                    return self.tunnel(tools);
+                }
                 let server = self.server.as_ref().map(|server| &server.end);
                 let ends = std::iter::once(&self.client).chain(server);
                 if let Some(reason) = tunnelling.expired(ends, tools.now) {
@@ -179,6 +182,9 @@ impl<M: Machine> Connection<M> {
             Stage::Exchanging(exchanging) if M::EXCHANGES => {
                 if let Some(reason) = exchanging.review(tools) {
                     return self.cut(reason, tools);
+                }
+                if exchanging.goes_on(tools.now) {
+                    return self.exchange(tools);
                 }
                 if exchanging.is_silent(tools.now) {
                     return self.fail_exchange(CloseReason::Idle, tools);

@@ -143,6 +143,7 @@ impl<M: Machine> Worker<M> {
                 std::thread::sleep(ACCEPT_PAUSE);
             }
             let now = Instant::now();
+            self.loan.handshakes = Loan::HANDSHAKES;
             for event in &events {
                 match event.token() {
                     WAKER => self.hear(now),
@@ -191,6 +192,7 @@ impl<M: Machine> Worker<M> {
     fn work_off(&mut self, now: Instant) {
         let mut time = now;
         while !self.queue.is_empty() {
+            self.loan.handshakes = Loan::HANDSHAKES;
             for _ in 0..self.queue.len() {
                 let Some(token) = self.queue.pop_front() else { break };
                 if token >= FIRST_LISTENER {

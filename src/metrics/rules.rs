@@ -28,6 +28,8 @@ struct Table {
 #[derive(Debug, Default)]
 struct Rule {
     matches: Counter,
+    /// Matches that ended no walk.
+    observed: Counter,
     /// The verdicts behind this rule's place from before there was such a rule, which did not look at it.
     before: u64,
 }
@@ -41,7 +43,11 @@ impl Rules {
             removed.add(rule.matches.get());
         }
         let before = removed.get().saturating_add(self.default.get());
-        rules.resize_with(count, || Rule { matches: Counter::default(), before });
+        rules.resize_with(count, || Rule {
+            matches: Counter::default(),
+            observed: Counter::default(),
+            before,
+        });
     }
 
     pub(super) fn matched(&self, rule: RuleId) {
@@ -60,6 +66,15 @@ impl Rules {
         }
     }
 
+    /// The rule matches and does not end the walk.
+    pub(super) fn observed(&self, rule: RuleId) {
+        let RuleId::Index(index) = rule else { return };
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rule) = table.rules.get(usize::from(index)) {
+            rule.observed.add(1);
+        }
+    }
+
     pub(super) fn matches(&self, rule: RuleId) -> u64 {
         match rule {
             RuleId::Always => self.always.get(),
@@ -67,7 +82,10 @@ impl Rules {
             RuleId::Incomplete => self.incomplete.get(),
             RuleId::Index(index) => {
                 let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-                table.rules.get(usize::from(index)).map_or(0, |rule| rule.matches.get())
+                table
+                    .rules
+                    .get(usize::from(index))
+                    .map_or(0, |rule| rule.matches.get().saturating_add(rule.observed.get()))
             }
         }
     }
@@ -83,7 +101,7 @@ impl Rules {
             .map(|rule| {
                 let matches = rule.matches.get();
                 behind = behind.saturating_add(matches);
-                (matches, behind.saturating_sub(rule.before))
+                (matches.saturating_add(rule.observed.get()), behind.saturating_sub(rule.before))
             })
             .collect();
         rules.reverse();
@@ -111,6 +129,18 @@ mod tests {
             [Always, Default, Incomplete, Index(1), Index(9)].map(|r| rules.matches(r)),
             [1, 1, 1, 2, 0]
         );
+    }
+
+    #[test]
+    fn an_observing_rule_matches_and_ends_nothing() {
+        use RuleId::Index;
+        let rules = Rules::default();
+        rules.resize(2);
+        rules.observed(Index(0));
+        rules.observed(Index(7));
+        count(&rules, &[Index(1)]);
+        assert_eq!(rules.snapshot(), [(1, 1), (1, 1)]);
+        assert_eq!(rules.matches(Index(0)), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use getopts::{Matches, Options};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Problems, Service};
 use crate::metrics::Metrics;
-use crate::session::{Machine, Nowhere, Surroundings};
+use crate::session::{Machine, Surroundings};
 
 /// A program on the engine, called by its session machine.
 pub trait Program: Machine<Plan: AsMut<Service>> {
@@ -27,6 +27,8 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// What runs beside the workers.
     type Beside;
+    /// What its sessions look up where a rule asks for it.
+    type Around: Surroundings + Default + 'static;
 
     /// Adds the options that only this program has.
     fn options(_options: &mut Options) {}
@@ -68,18 +70,13 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
         metrics: &Arc<Metrics>,
     ) -> Result<Self::Beside, String>;
 
-    /// What its sessions look up where a rule asks for it.
-    fn surroundings() -> Arc<dyn Surroundings> {
-        Arc::new(Nowhere)
-    }
-
     /// Puts what was started for `plan` in the place of what ran for the `running` one.
     fn replace(old: &mut Self::Beside, new: Self::Beside, _plan: &Self::Plan, _running: &Self::Plan) {
         *old = new;
     }
 
     /// From here on `plan` is in force.
-    fn in_force(_plan: &Self::Plan, _metrics: &Metrics) {}
+    fn in_force(_plan: &Self::Plan, _metrics: &Metrics, _around: &Arc<Self::Around>) {}
 
     /// The plan in a few words, for the log.
     fn in_short(plan: &Self::Plan) -> String;

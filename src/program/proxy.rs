@@ -16,7 +16,7 @@ use crate::engine;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::session::{Session, Surroundings};
+use crate::session::Session;
 use crate::sys::time;
 
 /// What runs beside the workers of the proxy.
@@ -32,6 +32,7 @@ impl Program for Session {
     const DEFAULT_PATH: &'static str = "/etc/calamary/config.yml";
 
     type Beside = Serving;
+    type Around = Household;
 
     fn options(options: &mut Options) {
         options.optopt(
@@ -96,10 +97,6 @@ impl Program for Session {
         Ok(Serving::default())
     }
 
-    fn surroundings() -> Arc<dyn Surroundings> {
-        Arc::new(Household)
-    }
-
     #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
         if plan.service.metrics != running.service.metrics
@@ -109,7 +106,17 @@ impl Program for Session {
         }
     }
 
-    fn in_force(plan: &Plan, metrics: &Metrics) {
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        // What sources have taken stays taken, where a rule's limits are the same.
+        for (index, keeper) in &mut plan.keepers {
+            if let Some(old) = running.keepers.get(index).filter(|old| old.quota() == keeper.quota()) {
+                *keeper = Arc::clone(old);
+            }
+        }
+    }
+
+    fn in_force(plan: &Plan, metrics: &Metrics, around: &Arc<Household>) {
+        around.follow(plan);
         metrics.rules_loaded(plan.rules.len());
     }
 

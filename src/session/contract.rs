@@ -16,6 +16,7 @@ use crate::connect::resolve::ResolveError;
 use crate::identify::{Identity, Parsers};
 use crate::logging::Field;
 use crate::metrics::Metrics;
+use crate::quota::Share;
 
 /// One client connection's state machine. It does no I/O: it is told what happened and answers with the [`Step`] to be
 /// taken next.
@@ -33,8 +34,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Verify`]; likewise.
     const VERIFIES: bool;
 
-    /// Whether [`is_reviewed`](Self::is_reviewed) ever says so; likewise.
-    const REVIEWS: bool = false;
+    /// Whether it ever is reviewed or has a share, while its bytes are relayed; likewise.
+    const TIES: bool = false;
 
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
@@ -159,6 +160,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Ends the session for a reason that the engine found.
     fn close(&mut self, reason: CloseReason) -> Step;
+
+    /// What its relayed bytes count towards; it is given back when it is dropped.
+    fn take_share(&mut self) -> Option<Share> {
+        None
+    }
 
     /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time.
     fn is_reviewed(&self) -> bool {

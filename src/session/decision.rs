@@ -1,16 +1,18 @@
 //! From facts to a verdict, and what follows from it: the walk is asked again after every fact.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::surroundings::decide;
+use super::surroundings::{decide, observe};
 use super::{CloseReason, Env, Machine, Step};
 use crate::accept::Wish;
 use crate::config::Target;
 use crate::decide::facts::{Ech, Known, L5};
-use crate::decide::{Action, Decision, Need, RuleId, Verdict, ech, name};
+use crate::decide::{Action, Decision, Need, Observed, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
+use crate::quota::Refused;
 use crate::wire::http1::{self, Authority, Host};
 
 /// Port of a lost destination, by what the first bytes are.
@@ -40,7 +42,14 @@ impl Session {
     pub(super) fn advance(&mut self, env: &mut Env<'_>) -> Step {
         // Each turn makes a fact known that was unknown: `dest`.
         for _ in 0..2 {
-            match self.outlook(env) {
+            let outlook = match self.outlook(env) {
+                Outlook::Verdict(verdict, addrs) => match self.unobserved(verdict, env) {
+                    Some(need) => Outlook::Need(need),
+                    None => Outlook::Verdict(verdict, addrs),
+                },
+                need => need,
+            };
+            match outlook {
                 Outlook::Verdict(verdict, addrs) => return self.carry_out(verdict, addrs, env),
                 Outlook::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => return self.peek(env),
                 Outlook::Need(Need::Dest) => match self.dial_target() {
@@ -175,7 +184,7 @@ impl Session {
                         elsewhere.get_or_insert((verdict, addr));
                         open.push(addr);
                     }
-                    Action::Deny => {
+                    Action::Deny | Action::Observe => {
                         no.get_or_insert((verdict, addr));
                     }
                 },
@@ -201,9 +210,22 @@ impl Session {
         Outlook::Verdict(yes.or(otherwise.map(|(verdict, _)| verdict)).unwrap_or(denied), accepted)
     }
 
+    /// What an observing rule still has to know before this verdict is carried out: the first bytes, if anything.
+    fn unobserved(&mut self, verdict: Verdict, env: &Env<'_>) -> Option<Need> {
+        match observe(&self.plan, &mut self.facts, env, verdict) {
+            Observed::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => Some(Need::FirstBytes),
+            _ => None,
+        }
+    }
+
     fn carry_out(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
         match verdict.action {
             Action::Accept => {
+                if let Err(refused) = self.take_share(verdict, env.now) {
+                    self.refused = Some(refused);
+                    self.announce(Verdict { action: Action::Deny, ..verdict }, env);
+                    return self.close(CloseReason::Limit);
+                }
                 let port = self.facts.port.is().copied();
                 let addrs: Vec<_> =
                     addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
@@ -217,7 +239,7 @@ impl Session {
             // Whether it is plain HTTP must be known in order to answer it.
             Action::Redirect if self.facts.l5.is_unknown() => self.peek(env),
             Action::Redirect => self.redirect(verdict, env),
-            Action::Deny => {
+            Action::Deny | Action::Observe => {
                 self.announce(verdict, env);
                 self.refuse(env)
             }
@@ -258,7 +280,20 @@ impl Session {
         self.refuse(env)
     }
 
+    /// Counts an accepted connection or request towards the limits of its rule.
+    fn take_share(&mut self, verdict: Verdict, now: Instant) -> Result<(), Refused> {
+        let RuleId::Index(index) = verdict.rule else { return Ok(()) };
+        let Some(keeper) = self.plan.keepers.get(&index) else { return Ok(()) };
+        self.share = Some(keeper.enter(self.client.ip(), now)?);
+        Ok(())
+    }
+
     pub(super) fn announce(&mut self, verdict: Verdict, env: &mut Env<'_>) {
+        if let Observed::Rules(rules) = observe(&self.plan, &mut self.facts, env, verdict) {
+            for rule in rules.into_iter().map(RuleId::Index) {
+                env.report.verdict(self, Verdict { action: Action::Observe, rule });
+            }
+        }
         self.verdict = Some(verdict);
         env.report.verdict(self, verdict);
     }

@@ -21,6 +21,7 @@ use crate::decide::facts::{Facts, Known, L4};
 use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
+use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
 use crate::wire::http1::{self, HeadEnd, Request};
 use crate::wire::socks5::{self, Status};
@@ -94,6 +95,10 @@ pub struct Session {
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
+    /// What it takes of the limits of its rule; taken when its bytes are relayed.
+    pub(super) share: Option<Share>,
+    /// The limit of a rule that it would have gone beyond.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Machine for Session {
@@ -104,7 +109,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
-    const REVIEWS: bool = true;
+    const TIES: bool = true;
     const DATAGRAMS: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -133,6 +138,8 @@ impl Machine for Session {
             idle_until: now,
             resolved: None,
             verdict: None,
+            share: None,
+            refused: None,
             plan,
         }
     }
@@ -293,6 +300,10 @@ impl Machine for Session {
         self.close(error.into())
     }
 
+    fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
     fn is_reviewed(&self) -> bool {
         self.hangs_on_time()
     }
@@ -383,7 +394,8 @@ impl Session {
                 match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
-                        self.facts = facts_of(src);
+                        // Whoever speaks for it is our neighbour, not the client itself.
+                        self.facts = Facts { mac: Known::Absent, ..facts_of(src) };
                         self.wants(wish, env)
                     }
                     Introduction::HealthCheck => self.close(CloseReason::HealthCheck),

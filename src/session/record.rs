@@ -61,6 +61,12 @@ impl Session {
         let mut fields = Vec::with_capacity(10);
         fields.push(("rule", verdict.rule.into()));
         fields.push(("sport", self.client().port().into()));
+        if let Some(refused) = self.refused {
+            fields.push(("limit", refused.as_str().into()));
+        }
+        if let Known::Is(device) = &self.facts().device {
+            fields.push(("device", Value::Bytes(device.as_bytes())));
+        }
         if let Known::Is(user) = &self.facts().user {
             fields.push(("user", Value::Bytes(user.as_bytes())));
         }
@@ -109,6 +115,7 @@ impl Record<Session> for Kept {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Observe => "Observe",
         }
     }
 
@@ -117,6 +124,9 @@ impl Record<Session> for Kept {
     }
 
     fn count(session: &Session, verdict: Verdict, metrics: &Metrics) {
+        if verdict.action == Action::Observe {
+            return metrics.observed(verdict.rule);
+        }
         metrics.verdict(verdict, session.facts().dest.is().copied());
         match (session.identity(), session.facts().l5) {
             (Some(identity), _) => count_identity(identity, metrics),

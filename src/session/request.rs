@@ -18,6 +18,7 @@ impl Session {
         self.identity = None;
         self.resolved = None;
         self.wish = Wish::Lost;
+        (self.share, self.refused) = (None, None);
         self.waiting_since = env.now;
     }
 

@@ -7,7 +7,7 @@ use super::{Env, Session};
 use crate::config::Plan;
 use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::week::WeekTime;
-use crate::decide::{Action, Decision, Facts, Known, Need};
+use crate::decide::{Action, Decision, Facts, Known, Need, Observed, Verdict};
 
 /// Where those facts come from. Nobody waits here.
 pub trait Surroundings: Send + Sync {
@@ -16,8 +16,8 @@ pub trait Surroundings: Send + Sync {
         (WeekTime::new(1, 0, 0), Duration::from_secs(60))
     }
 
-    /// The device that has this address.
-    fn device(&self, _client: IpAddr) -> Device {
+    /// The device that has this address; if it is no `neighbour`, it is known by that alone.
+    fn device(&self, _client: IpAddr, _neighbour: bool) -> Device {
         Device::default()
     }
 }
@@ -60,19 +60,42 @@ impl Session {
     }
 }
 
+/// Looks up what observing rules ask for of the surroundings: those that match, or what is for the session to find.
+pub(super) fn observe(plan: &Plan, facts: &mut Facts, env: &Env<'_>, verdict: Verdict) -> Observed {
+    loop {
+        match plan.rules.observe(facts, verdict) {
+            Observed::Need(need) if look_up(need, facts, env) => {}
+            observed => return observed,
+        }
+    }
+}
+
 /// Asks the rules, and looks up what they ask for of the surroundings. What is still needed then is for the session to find.
 pub(super) fn decide(plan: &Plan, facts: &mut Facts, env: &Env<'_>) -> Decision {
     loop {
         match plan.rules.decide(facts, env.locals) {
-            Decision::Need(Need::Time) if facts.time.is_unknown() => {
-                facts.time = Known::Is(env.surroundings.week_time().0);
-            }
-            Decision::Need(Need::Device) if facts.device.is_unknown() || facts.mac.is_unknown() => {
-                let device = facts.src.is().map(|src| env.surroundings.device(*src)).unwrap_or_default();
-                facts.mac = device.mac.map_or(Known::Absent, Known::Is);
-                facts.device = Known::Is(device.name);
-            }
+            Decision::Need(need) if look_up(need, facts, env) => {}
             decision => return decision,
         }
+    }
+}
+
+/// Finds what the surroundings know; false for what they do not, or have told already.
+fn look_up(need: Need, facts: &mut Facts, env: &Env<'_>) -> bool {
+    match need {
+        Need::Time if facts.time.is_unknown() => {
+            facts.time = Known::Is(env.surroundings.week_time().0);
+            true
+        }
+        Need::Device if facts.device.is_unknown() || facts.mac.is_unknown() => {
+            // Known to be absent is that of a client far away, see `facts_of`.
+            let neighbour = facts.mac.is_unknown();
+            let device =
+                facts.src.is().map(|src| env.surroundings.device(*src, neighbour)).unwrap_or_default();
+            facts.mac = device.mac.map_or(Known::Absent, Known::Is);
+            facts.device = Known::Is(device.name);
+            true
+        }
+        _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! This machine's own addresses, and word of their changes.
+//! This machine's own addresses, its neighbours, and word of their changes.
 
 use std::ffi::CString;
 use std::io;
@@ -18,6 +18,12 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
+/// Every neighbour (of the network namespace of the calling thread) whose hardware address is known, and that: IPv4's ARP
+/// and IPv6's neighbour discovery. In the kernel's order.
+pub fn neighbours() -> io::Result<Vec<(IpAddr, [u8; 6])>> {
+    netlink::neighbours()
+}
+
 /// Whether this machine has an interface with this name.
 pub fn has_interface(name: &str) -> bool {
     // SAFETY: the name is terminated and outlives the call.
@@ -33,6 +39,9 @@ pub struct AddressWatch {
     socket: OwnedFd,
 }
 
+/// Of rtnetlink(7): a neighbour came, went, or changed its state.
+const RTMGRP_NEIGH: u32 = 4;
+
 /// A burst of changes (an interface that comes up, a new prefix) is over once nothing was heard for this long …
 const QUIET: Duration = Duration::from_millis(200);
 /// … or after this many messages.
@@ -43,6 +52,11 @@ impl AddressWatch {
     pub fn new() -> io::Result<Self> {
         let socket = netlink::open((libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32)?;
         Ok(AddressWatch { socket })
+    }
+
+    /// The same for neighbours.
+    pub fn neighbours() -> io::Result<Self> {
+        Ok(AddressWatch { socket: netlink::open(RTMGRP_NEIGH)? })
     }
 
     /// Blocks until something changed and the changes have paused.

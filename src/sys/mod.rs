@@ -12,6 +12,7 @@ mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
+pub mod readiness;
 pub mod signals;
 pub mod socket;
 pub mod splice;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{reviewing, securing};
+use super::securing;
+use super::ties::{self, Pacing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
@@ -19,6 +20,8 @@ pub(super) struct Exchanging<M> {
     due: Option<Instant>,
     /// When to look at the session again, if at all.
     review_at: Option<Instant>,
+    /// What holds it to a rate, or counts it.
+    pacing: Option<Pacing>,
 }
 
 /// How a turn ended.
@@ -45,13 +48,15 @@ impl<M: Machine> Exchanging<M> {
     ///
     /// # Errors
     /// The session, if what came behind the head is not framed as the head says.
-    pub fn new(session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
+    pub fn new(mut session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
         let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
                 let idle = session.service().timeouts.idle;
-                let review_at = reviewing::first(&*session, tools);
-                Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle), review_at })
+                let review_at = ties::first_review(&*session, tools);
+                let pacing = session.take_share().map(|share| Pacing::new(share, tools.now));
+                let due = tools.now.checked_add(idle);
+                Ok(Exchanging { session, exchange, idle, due, review_at, pacing })
             }
             Err(_) => Err(session),
         }
@@ -59,7 +64,8 @@ impl<M: Machine> Exchanging<M> {
 
     /// When to look at it.
     pub fn due(&self) -> Option<Instant> {
-        [self.due, self.review_at].into_iter().flatten().min()
+        let pacing = self.pacing.as_ref().and_then(Pacing::due);
+        [self.due, self.review_at, pacing].into_iter().flatten().min()
     }
 
     /// Whether it has been silent for too long.
@@ -69,16 +75,12 @@ impl<M: Machine> Exchanging<M> {
 
     /// Why the session must end, if it is time to look at it and it must.
     pub fn review(&mut self, tools: &Tools<'_, M>) -> Option<CloseReason> {
-        if self.review_at.is_none_or(|at| tools.now < at) {
-            return None;
-        }
-        match reviewing::look(&mut *self.session, tools) {
-            Ok(next) => {
-                self.review_at = next;
-                None
-            }
-            Err(reason) => Some(reason),
-        }
+        ties::review(&mut *self.session, &mut self.review_at, tools)
+    }
+
+    /// Whether a pause is over that was made for the sake of a rate.
+    pub fn goes_on(&self, now: Instant) -> bool {
+        self.pacing.as_ref().and_then(Pacing::due).is_some_and(|at| now >= at)
     }
 
     /// Moves what can be moved, both ways.
@@ -89,8 +91,13 @@ impl<M: Machine> Exchanging<M> {
         life: &mut Life<M>,
         tools: &mut Tools<'_, M>,
     ) -> Turn {
+        let given = self.pacing.as_ref().and_then(|pacing| pacing.allowance(tools.now));
+        given.into_iter().for_each(|given| self.exchange.allow(given));
         let before = self.exchange.delivered();
         let progress = self.exchange.pump(client, server, tools.loan);
+        if let (Some(given), Some(pacing)) = (given, &mut self.pacing) {
+            pacing.spent(given, self.exchange.allowance(), tools.now);
+        }
         life.moved(before, self.exchange.delivered(), &tools.shared.metrics);
         match progress {
             Progress::Wait { moved } => {

@@ -78,11 +78,14 @@ struct Verdicts(Vec<String>);
 
 impl Report for Verdicts {
     fn verdict(&mut self, session: &Session, verdict: Verdict) {
-        assert_eq!(session.verdict(), Some(verdict), "the session does not know its own verdict");
+        if verdict.action != Action::Observe {
+            assert_eq!(session.verdict(), Some(verdict), "the session does not know its own verdict");
+        }
         let word = match verdict.action {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Observe => "Observe",
         };
         self.0.push(format!("{word} {}", verdict.rule));
     }
@@ -101,9 +104,9 @@ impl Surroundings for Home {
         (self.time, Duration::from_secs(60))
     }
 
-    fn device(&self, client: IpAddr) -> Device {
+    fn device(&self, client: IpAddr, neighbour: bool) -> Device {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if client == self.device.0 { self.device.1.clone() } else { Device::default() }
+        if neighbour && client == self.device.0 { self.device.1.clone() } else { Device::default() }
     }
 }
 

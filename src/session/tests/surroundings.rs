@@ -91,3 +91,71 @@ fn bedtime_ends_what_was_let_in_before() {
         ],
     );
 }
+
+fn hello(name: &str) -> Vec<u8> {
+    let message = fixture::HelloBody::new(vec![fixture::server_name(name)]).message();
+    fixture::records(&message, 1000)
+}
+
+/// What is observed is told before the verdict, which it does not change; what it hangs on is obtained for what is accepted,
+/// as it would be for a rule that decides.
+#[test]
+fn an_observing_rule_is_told_and_passed() {
+    let rules = config(
+        "mode: transparent",
+        &[
+            "action: observe, dns: .ads.example",
+            "action: observe, port: [22, 443]",
+            "action: accept, port: 443",
+            "action: observe",
+        ],
+    );
+    let ads = hello("www.ads.example");
+    let after_ads = "Observe 0, Observe 1, Accept 2, dial 198.51.100.1:443";
+    talk(&rules, &[(In::To(SERVER), "read until 1000"), (In::Bytes(&ads), after_ads)]);
+    let other = hello("www.example.com");
+    let after_other = "Observe 1, Accept 2, dial 198.51.100.1:443";
+    talk(&rules, &[(In::To(SERVER), "read until 1000"), (In::Bytes(&other), after_other)]);
+    // What is denied is not looked at any closer.
+    talk(&rules, &[(In::To("198.51.100.1:22"), "Observe 1, Observe 3, Denied default, close denied: reset")]);
+    talk(&rules, &[(In::To("127.0.0.1:443"), "Denied always, close denied: reset")]);
+}
+
+#[test]
+fn a_limit_refuses_what_a_rule_accepts() {
+    let limit = "action: accept, port: 443, limit: { connections: 1 }";
+    let rules = config("mode: http", &[limit, "action: accept"]);
+    let first = talk(
+        &rules,
+        &[
+            (In::Start, "read until 1000"),
+            (
+                In::Bytes(b"CONNECT 198.51.100.1:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
+                "Accept 0, dial 198.51.100.1:443",
+            ),
+        ],
+    );
+    let plan = Arc::clone(&first.plan);
+    let second = |want: &str| {
+        let mut second = Simulation::new(&rules);
+        second.plan = Arc::clone(&plan);
+        let listener = plan.service.listeners[0].clone();
+        second.session =
+            Session::new(Arc::clone(&plan), &listener, "192.168.1.20:51235".parse().unwrap(), second.now);
+        go_on(
+            &mut second,
+            &[
+                (In::Start, "read until 1000"),
+                (In::Bytes(b"CONNECT 198.51.100.1:443 HTTP/1.1\r\nHost: a\r\n\r\n"), want),
+            ],
+        );
+        second
+    };
+    let refused = second("Denied 0, close limit: 503");
+    let verdict = refused.session.verdict().unwrap();
+    let fields = refused.session.fields(verdict);
+    assert!(fields.iter().any(|(key, _)| *key == "limit"));
+    // The place is free again when the first is over.
+    drop(first);
+    second("Accept 0, dial 198.51.100.1:443");
+}
