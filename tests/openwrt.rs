@@ -364,6 +364,8 @@ fn traffic_of_the_lan_is_intercepted_and_the_rest_left_alone() {
             .client
             .run(|| TcpStream::connect_timeout(&at(ROUTER4, 4128).parse().unwrap(), Duration::from_secs(1)));
         assert!(direct.is_err(), "{mode}: the listener answers a client that was not redirected");
+        let guard = lab.router.sh("nft list chain inet calamary input");
+        assert!(!guard.contains("packets 0 "), "{mode}: it was not this rule that refused\n{guard}");
     }
 }
 
