@@ -1,5 +1,7 @@
 //! The packages for OpenWrt: built, read by an independent reader, installed, upgraded and removed; and their init script and
 //! firewall rules at work, with real traffic. What a router's own userland does is done by stand-ins (tests/openwrt).
+//! Packages have programs with all features, and their configuration asks for metrics.
+#![cfg(feature = "metrics")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
