@@ -1,5 +1,7 @@
 //! The packages for OpenWrt: built, read by an independent reader, installed, upgraded and removed; and their init script and
 //! firewall rules at work, with real traffic. What a router's own userland does is done by stand-ins (tests/openwrt).
+//! Packages have programs with all features, and their configuration asks for metrics.
+#![cfg(feature = "metrics")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
@@ -28,36 +30,52 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A folder as cross/build.sh leaves it, with files that are quick to pack in place of programs.
+fn small_programs() -> (TempDir, usize) {
+    let dir = TempDir::new();
+    let of_triple = listing(programs()).remove(0);
+    let to = dir.0.join(of_triple.file_name().unwrap());
+    std::fs::create_dir(&to).unwrap();
+    let bytes = common::pattern(20_000, 1);
+    for program in ["calamary", "calamary-redirector"] {
+        std::fs::write(to.join(program), &bytes).unwrap();
+    }
+    (dir, bytes.len())
+}
+
 #[test]
 fn packages_are_as_an_independent_reader_wants_them_and_the_same_each_time() {
     if !have_tools() {
         return;
     }
-    let again = TempDir::new();
-    let output = build_packages(&project().join("openwrt"), programs(), &again.0);
-    assert!(output.status.success(), "{}", text(&output));
-    let names: Vec<String> = ["calamary", "calamary-redirector", "luci-app-calamary"]
-        .iter()
-        .map(|name| file_name(name, VERSION))
-        .collect();
+    let (programs, program) = small_programs();
+    let folders = [TempDir::new(), TempDir::new()];
+    for folder in &folders {
+        let output = build_packages(&project().join("openwrt"), &programs.0, &folder.0);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let [once, again] = &folders;
+    let packages = ["calamary", "calamary-redirector", "luci-app-calamary"];
     let found: Vec<PathBuf> =
-        listing(packages()).into_iter().filter(|p| p.extension().unwrap() == "ipk").collect();
-    assert_eq!(found.len(), names.len(), "{found:?}");
-    for (name, package) in names.iter().map(|name| (name, packages().join(name))) {
-        let path = package.to_str().unwrap();
-        let checked = opkg(&["check", path]);
+        listing(&once.0).into_iter().filter(|p| p.extension().unwrap() == "ipk").collect();
+    assert_eq!(found.len(), packages.len(), "{found:?}");
+    for name in packages.map(|name| file_name(name, VERSION)) {
+        let path = once.0.join(&name);
+        let checked = opkg(&["check", path.to_str().unwrap()]);
         assert!(checked.status.success(), "{name}: {}", text(&checked));
         assert_eq!(
-            std::fs::read(&package).unwrap(),
-            std::fs::read(again.0.join(name)).unwrap(),
+            std::fs::read(&path).unwrap(),
+            std::fs::read(again.0.join(&name)).unwrap(),
             "{name} differs"
         );
 
         // Besides the program there are only scripts and texts.
-        let installed: u64 = text(&opkg(&["field", path, "Installed-Size"])).trim().parse().unwrap();
-        let program = name.split('_').next().unwrap();
-        let program = listing(programs()).remove(0).join(program).metadata().map_or(0, |m| m.len());
-        assert!(installed - program < 64 * 1024, "{name}: {} bytes beside the program", installed - program);
+        let installed = text(&opkg(&["field", path.to_str().unwrap(), "Installed-Size"]));
+        let installed: usize = installed.trim().parse().unwrap();
+        assert!(
+            installed.saturating_sub(program) < 64 * 1024,
+            "{name}: {installed} bytes, the program has {program}"
+        );
     }
 }
 
@@ -81,6 +99,9 @@ fn programs_for_routers_become_packages_for_every_name_of_their_cpu() {
             "arm" => "arm_arm1176jzf-s_vfp",
             "aarch64" => "aarch64_cortex-a53",
             "x86_64" => "x86_64",
+            "i686" => "i386_pentium4",
+            "armv5te" => "arm_xscale",
+            "riscv64gc" => "riscv64_generic",
             other => panic!("what is {other} called?"),
         };
         for package in ["calamary", "calamary-redirector"] {
@@ -94,6 +115,59 @@ fn programs_for_routers_become_packages_for_every_name_of_their_cpu() {
     for package in found.iter().filter(|p| p.extension().unwrap() == "ipk") {
         let checked = opkg(&["check", package.to_str().unwrap()]);
         assert!(checked.status.success(), "{}: {}", package.display(), text(&checked));
+    }
+}
+
+/// apk-tools are in no Debian: what `apk mkpkg` is asked for is looked at instead.
+#[test]
+fn where_apk_tools_are_there_are_packages_for_apk_too() {
+    if !have_tools() {
+        return;
+    }
+    let ((programs, _), dir, out) = (small_programs(), TempDir::new(), TempDir::new());
+    let recorded = dir.0.join("recorded");
+    let stand_in = dir.write(
+        "apk",
+        format!(
+            "#!/bin/sh\nset -e\n[ \"$1\" = mkpkg ]\n[ \"$2\" != --help ] || exit 0\nshift\nwhile [ $# -gt 0 ]; do\n\
+             echo \"$1 $2\"\n\
+             case $1 in\n\
+             --script) sh -n \"${{2#*:}}\"; sed 's/^/script /' \"${{2#*:}}\" ;;\n\
+             --files) (cd \"$2\" && find . -type f | sort && cat lib/apk/packages/*) ;;\n\
+             --output) : >\"$2\" ;;\n\
+             esac\nshift 2\ndone >>{}\n",
+            recorded.display()
+        ),
+    );
+    Command::new("chmod").arg("755").arg(stand_in).status().unwrap();
+    let path = format!("{}:{}", dir.0.display(), std::env::var("PATH").unwrap());
+    let built = Command::new(project().join("openwrt/build-ipk.sh"))
+        .args([&programs.0, &out.0])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    for package in ["calamary", "calamary-redirector", "luci-app-calamary"] {
+        assert!(out.0.join(file_name(package, VERSION).replace(".ipk", ".apk")).exists(), "{package}");
+        // The other kind of package knows nothing of apk's files.
+        let checked = opkg(&["check", out.0.join(file_name(package, VERSION)).to_str().unwrap()]);
+        assert!(checked.status.success(), "{package}: {}", text(&checked));
+    }
+    let recorded = std::fs::read_to_string(recorded).unwrap();
+    for line in [
+        "--info name:calamary",
+        &format!("--info version:{VERSION}"),
+        "--info depends:firewall4 kmod-nft-tproxy",
+        "--info arch:noarch",
+        "./lib/apk/packages/calamary.list",
+        "./lib/apk/packages/calamary.rusers",
+        "calamary=4128:calamary=4128",
+        "/etc/calamary/config.yml",
+        "script export PKG_UPGRADE=1",
+        "script add_group_and_user",
+        "script [ -n \"${IPKG_INSTROOT}\" ] || [ \"${PKG_UPGRADE}\" != 1 ] || /etc/init.d/calamary restart",
+    ] {
+        assert!(recorded.lines().any(|l| l == line), "no {line:?} in:\n{recorded}");
     }
 }
 
@@ -145,7 +219,8 @@ fn a_router_owner_installs_upgrades_and_removes_it_and_nothing_is_left() {
     // Nothing begins before the owner says so.
     assert_eq!((router.pid("calamary"), router.traces()), (None, String::new()));
     assert!(router.must(&["/usr/sbin/calamary", "--version"]).contains(env!("CARGO_PKG_VERSION")));
-    assert!(router.must(&["/etc/init.d/calamary", "check"]).contains("Config validated successfully"));
+    let checked = router.must(&["/etc/init.d/calamary", "check"]);
+    assert!(checked.contains("Config validated successfully") && !checked.contains("warning"), "{checked}");
 
     router.set("calamary", "main", "enabled", "1");
     router.edit("etc/calamary/config.yml", "rules:", "# mine\nrules:");
@@ -292,6 +367,8 @@ fn traffic_of_the_lan_is_intercepted_and_the_rest_left_alone() {
             .client
             .run(|| TcpStream::connect_timeout(&at(ROUTER4, 4128).parse().unwrap(), Duration::from_secs(1)));
         assert!(direct.is_err(), "{mode}: the listener answers a client that was not redirected");
+        let guard = lab.router.sh("nft list chain inet calamary input");
+        assert!(!guard.contains("packets 0 "), "{mode}: it was not this rule that refused\n{guard}");
     }
 }
 
@@ -545,14 +622,16 @@ fn every_script_is_one_for_busybox() {
     if !have_tools() {
         return;
     }
-    let found = Command::new("git")
-        .args(["grep", "--untracked", "-l", "^#!/bin/sh", "--", "openwrt", "tests/openwrt"])
-        .current_dir(project())
-        .output()
-        .unwrap();
-    let scripts = String::from_utf8(found.stdout).unwrap();
-    assert!(scripts.lines().count() >= 5, "{scripts}");
-    for script in scripts.lines() {
+    let found =
+        Command::new("find").args(["openwrt", "tests/openwrt", "-type", "f"]).current_dir(project()).output();
+    let files = String::from_utf8(found.unwrap().stdout).unwrap();
+    let is_script = |file: &&str| {
+        std::fs::read(project().join(file)).unwrap().starts_with(b"#!/bin/sh")
+            || file.starts_with("tests/openwrt/root/lib/")
+    };
+    let scripts: Vec<&str> = files.lines().filter(is_script).collect();
+    assert!(scripts.len() >= 10, "{scripts:?}");
+    for script in scripts {
         let output =
             Command::new("busybox").args(["ash", "-n"]).arg(project().join(script)).output().unwrap();
         assert!(output.status.success(), "{script}: {}", text(&output));

@@ -100,6 +100,7 @@ def check(path):
     files = package.files()
     for conffile in package.conffiles:
         must(conffile in files, f"conffile {conffile} is not in the package")
+    must(not any(path_.startswith("/lib/apk/") for path_ in files), "files of apk's")
     for path_, (member, content) in files.items():
         if path_.startswith("/etc/") and not path_.startswith(("/etc/init.d", "/etc/uci-defaults", "/etc/capabilities")):
             must(path_ in package.conffiles, f"{path_} would be overwritten")

@@ -245,7 +245,11 @@ impl Router {
     pub fn pid(&self, service: &str) -> Option<u32> {
         let pid = self.read(&format!("tmp/procd/{service}.pid")).trim().parse().ok()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        (!status.contains("State:\tZ")).then_some(pid)
+        // The number may be another process' by now; and what starts the daemon has names of its own.
+        let ours = ["calamary", "setpriv", "sh", "ash"]
+            .iter()
+            .any(|name| status.strip_prefix("Name:\t").is_some_and(|rest| rest.starts_with(name)));
+        (ours && !status.contains("State:\tZ")).then_some(pid)
     }
 
     /// Kills a daemon, and waits until none of its threads holds a listener any more.
