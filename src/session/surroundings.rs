@@ -51,9 +51,10 @@ impl Default for Device {
 }
 
 impl Session {
-    /// Whether it was let in by what the clock showed and must not outlive that.
+    /// Whether it was let in by what the clock showed, or by an exception for a while, and must not outlive that.
     pub(super) fn hangs_on_time(&self) -> bool {
-        self.plan.end_at_close && self.facts.time.is().is_some()
+        let by_exception = self.verdict.is_some_and(|verdict| verdict.rule == RuleId::Pass);
+        self.plan.end_at_close && (by_exception || self.facts.time.is().is_some())
     }
 
     /// Whether the rules that it was decided by would not let it in now. What they would have to know more for than they

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::decide::rules::RuleSpec;
 use crate::metrics::Metrics;
 use crate::session::flow::{Act, Flow};
 use crate::session::record::Kept;
@@ -95,6 +96,25 @@ fn bedtime_ends_what_was_let_in_before() {
             (In::Review, "window_closed"),
         ],
     );
+}
+
+/// Also where no rule has asked for the time.
+#[test]
+fn what_an_exception_let_in_ends_with_it_where_that_is_wanted() {
+    let open = |end_at_close: bool| {
+        let rules = config("mode: transparent", &["action: deny, port: 443"]);
+        let mut session = Simulation::new(&format!("{rules}endAtClose: {end_at_close}\n"));
+        let everything = RuleSpec { action: Action::Accept, fields: Vec::new() };
+        session.home.passes = Some(Arc::new(Ruleset::new(vec![everything])));
+        let accepted = "Accept pass, dial 198.51.100.1:443";
+        go_on(&mut session, &[(In::To(SERVER), accepted), (In::Connected, "tunnel 0")]);
+        session
+    };
+    let mut session = open(true);
+    go_on(&mut session, &[(In::Review, "goes on")]);
+    session.home.passes = None;
+    go_on(&mut session, &[(In::Review, "window_closed")]);
+    go_on(&mut open(false), &[(In::Review, "not reviewed")]);
 }
 
 fn hello(name: &str) -> Vec<u8> {
