@@ -28,6 +28,9 @@ const GATHERING: Duration = Duration::from_secs(2);
 /// The pause after a client that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Characters of a name in the table: all that a name can have (RFC 1035 §2.3.4).
+const MAX_SHOWN: usize = 253;
+
 /// Exit status of a request that is wrong.
 const WRONG: u8 = 2;
 
@@ -224,7 +227,28 @@ fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
     ]
 }
 
-/// What a client chose, for a terminal: nothing that it would obey.
+/// What a client chose, for a terminal: nothing that it would obey, and no more than that.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    text.chars().take(MAX_SHOWN).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is as wide as its longest name, in every row.
+    #[test]
+    fn a_long_name_is_cut_off_in_the_table() {
+        let row = Row {
+            client: "192.168.1.20:5000".parse().unwrap(),
+            mode: crate::config::Mode::Transparent,
+            dest: None,
+            name: Some(vec![b'x'; 1024].into()),
+            verdict: None,
+            bytes: (0, 0),
+            age: Duration::ZERO,
+        };
+        let [_, _, name, ..] = cells(&row, &Arc::default());
+        assert_eq!(name, "x".repeat(MAX_SHOWN));
+    }
 }
