@@ -2,7 +2,8 @@
 //!
 //! Devices are looked up only if a rule hangs on one, or somebody asks: from then on a thread follows the kernel's neighbours.
 //! Nobody waits for it. A client that it has not seen yet is looked for at once, by one dump of the table, which the kernel
-//! has at hand: it has just sent that client something.
+//! has at hand: in answering a connection it has just sent that client something. Who sends a first datagram may be unknown
+//! to the kernel, too.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Env, Session};
-use crate::config::Plan;
+use crate::config::{Mode, Plan};
 use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::Ruleset;
 use crate::decide::week::WeekTime;
@@ -61,6 +61,10 @@ impl Session {
     /// did is not let in.
     pub(super) fn has_outlived_its_window(&mut self, env: &Env<'_>) -> bool {
         self.facts.time = Known::Unknown;
+        // Whoever had no neighbour's address may have one by now: a first datagram comes before the kernel knows its sender.
+        if self.facts.mac == Known::Absent && self.mode != Mode::ProxyProtocol {
+            (self.facts.mac, self.facts.device) = (Known::Unknown, Known::Unknown);
+        }
         match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) => verdict.action != Action::Accept,
             Decision::Need(_) => true,
