@@ -163,18 +163,14 @@ fn load(lab: &Lab, stop: &AtomicBool) -> Vec<(Instant, bool)> {
     tries
 }
 
-/// Kills the first of `servers` while connections come and others are open: only what went through it breaks.
-fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
-    let mut open: Vec<TcpStream> = lab
-        .client
-        .run(|| (0..9).flat_map(|_| [SERVER4, SERVER6]).map(|server| connect(at(server, ECHO))).collect());
-    assert!(open.iter_mut().all(echoes));
+/// Kills a server while connections come: none that begins after its end fails.
+fn kill_under_load(lab: &Lab, server: &mut Daemon) {
     let stop = AtomicBool::new(false);
     let (killed, tries) = std::thread::scope(|scope| {
         let loads: Vec<_> = (0..3).map(|_| scope.spawn(|| load(lab, &stop))).collect();
         std::thread::sleep(Duration::from_millis(500));
-        servers[0].signal(libc::SIGKILL);
-        servers[0].wait_exit(common::PATIENCE).unwrap();
+        server.signal(libc::SIGKILL);
+        server.wait_exit(common::PATIENCE).unwrap();
         let killed = Instant::now();
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::SeqCst);
@@ -184,6 +180,15 @@ fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
     assert!(after > 20 && tries.len() - after > 20, "{after} of {} connections after the end", tries.len());
     let failed = tries.iter().filter(|(begun, worked)| *begun > killed && !worked).count();
     assert_eq!(failed, 0, "of {after} connections that began after the end of the server");
+}
+
+/// Kills the first of `servers` while connections come and others are open: only what went through it breaks.
+fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
+    let mut open: Vec<TcpStream> = lab
+        .client
+        .run(|| (0..9).flat_map(|_| [SERVER4, SERVER6]).map(|server| connect(at(server, ECHO))).collect());
+    assert!(open.iter_mut().all(echoes));
+    kill_under_load(lab, &mut servers[0]);
     let (mut kept, mut broken) = (0, 0);
     for stream in &mut open {
         // The port alone is not enough: a connection of the other family may have the same.
@@ -218,19 +223,7 @@ fn the_end_of_one_server_breaks_nothing_but_what_went_through_it() {
     servers.swap(0, used);
     let mut open = lab.client.run(|| connect(at(SERVER4, ECHO)));
     assert!(echoes(&mut open));
-    let stop = AtomicBool::new(false);
-    let (killed, tries) = std::thread::scope(|scope| {
-        let loads: Vec<_> = (0..3).map(|_| scope.spawn(|| load(&lab, &stop))).collect();
-        std::thread::sleep(Duration::from_millis(300));
-        servers[0].signal(libc::SIGKILL);
-        servers[0].wait_exit(common::PATIENCE).unwrap();
-        let killed = Instant::now();
-        std::thread::sleep(Duration::from_millis(1500));
-        stop.store(true, Ordering::SeqCst);
-        (killed, loads.into_iter().flat_map(|load| load.join().unwrap()).collect::<Vec<_>>())
-    });
-    let after: Vec<bool> = tries.iter().filter(|(begun, _)| *begun > killed).map(|(_, ok)| *ok).collect();
-    assert!(after.len() > 20 && after.iter().all(|ok| *ok), "{after:?}");
+    kill_under_load(&lab, &mut servers[0]);
     assert!(!echoes(&mut open), "it went through the server that is gone");
     redirector.wait_log(&[&server4(used), "is down"]);
 }
