@@ -9,12 +9,13 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::client::{End, Http, ask_once, connect, expect_bytes, read_end, tunnel, write_bytewise};
-use common::daemon::Daemon;
+use common::daemon::{Daemon, text};
 use common::dns::NameServer;
+use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, ROUTER4, ROUTER6, SERVER4, SERVER6, at};
 use common::origin::{HttpOrigin, Origin, finish};
 use common::proxy::Proxy;
-use common::tls::{ALERT_UNRECOGNIZED_NAME, Hello, hello};
-use common::{PATIENCE, free_port, wait_for};
+use common::tls::{ALERT_UNRECOGNIZED_NAME, Hello, HttpsOrigin, hello};
+use common::{PATIENCE, free_port, have, skip, wait_for};
 
 const ALL: &str = "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {action: accept}\n";
 
@@ -318,11 +319,25 @@ fn malformed_requests_get_400_and_oversized_heads_431() {
 
 #[test]
 fn a_head_that_does_not_come_in_time_gets_408() {
-    let proxy = start("timeout: {process: 600}\nrules:\n  - {action: accept}\n");
-    let mut http = Http::connect(proxy.addr());
-    http.send("GET http://www.example.com/ HTTP/1.1\r\nHo");
-    assert_eq!(http.response().status, 408);
-    assert!(http.is_closed());
+    let proxy = start("timeout: {process: 400}\nrules:\n  - {action: accept}\n");
+    let origin = Origin::echo("127.0.0.1:0");
+    let whole = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    for part in ["", "\r\n", "G", "GET http://www.example.com/ HTTP/1.1\r\nHo", &whole[..whole.len() - 1]] {
+        let mut http = Http::connect(proxy.addr());
+        http.send(part);
+        assert_eq!(http.response().status, 408, "{part:?}");
+        assert!(http.is_closed(), "{part:?}");
+    }
+    // A byte now and then does not buy time.
+    let mut stream = connect(proxy.addr());
+    let begun = Instant::now();
+    let sent = whole.as_bytes().iter().take_while(|byte| {
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(std::slice::from_ref(*byte)).is_ok() && begun.elapsed() < Duration::from_secs(15)
+    });
+    assert!(sent.count() < whole.len());
+    assert_eq!(origin.accepted(), 0);
+    proxy.daemon.wait_count(6, &["Closed | reason=process_timeout"]);
 }
 
 #[test]
@@ -647,4 +662,47 @@ fn a_peer_that_connects_and_says_nothing_is_let_go() {
     let mut stream = connect(proxy.addr());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let _ = read_end(&mut stream);
+}
+
+/// What real clients say, over both families, to servers of both.
+#[test]
+fn curl_gets_pages_in_absolute_form_and_through_connect_over_both_families() {
+    if !have("curl") {
+        return skip("needs curl");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let names: &[(&str, &[&str])] = &[
+        ("www.example.com", &[SERVER4]),
+        ("six.example.com", &[SERVER6]),
+        ("x.blocked.example", &[SERVER4]),
+    ];
+    let _names = lab.server.run(|| NameServer::with(&at(DNS4, 53), names));
+    let _https = [SERVER4, SERVER6].map(|ip| lab.server.run(|| HttpsOrigin::start(at(ip, 443))));
+    let _http = [SERVER4, SERVER6].map(|ip| lab.server.run(|| HttpOrigin::start(at(ip, 80))));
+    let config = format!(
+        "listen:\n  - {{mode: http, ip4: ['{ROUTER4}'], ip6: ['{ROUTER6}'], port: 4130}}\ndnsNameservers: ['{DNS4}']\n{ALL}"
+    );
+    let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
+    for (client, router) in [(CLIENT4, ROUTER4), (CLIENT6, ROUTER6)] {
+        let curl = |url: &str| {
+            let proxy = at(router, 4130);
+            text(
+                &lab.client.try_sh(&format!("curl -sSk -m 20 -w '%{{http_code}}' -x http://{proxy} '{url}'")),
+            )
+        };
+        for (host, server) in [
+            ("www.example.com".to_string(), SERVER4),
+            ("six.example.com".to_string(), SERVER6),
+            (SERVER4.to_string(), SERVER4),
+            (format!("[{SERVER6}]"), SERVER6),
+        ] {
+            for (scheme, port) in [("http", 80), ("https", 443)] {
+                let page = curl(&format!("{scheme}://{host}/x"));
+                assert!(page.starts_with(&format!("GET /x HTTP/1.1 host={host}")), "{scheme} {host}: {page}");
+                daemon.wait_log(&[&format!("{client} => {} | Accept | rule=1", at(server, port))]);
+            }
+        }
+        assert!(curl("http://x.blocked.example/").ends_with("403"));
+        assert!(curl("https://x.blocked.example/").contains("unrecognized name"));
+    }
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::client::{End, connect, expect_bytes, read_end};
+use common::client::{End, connect, expect_bytes, proxy_v2, read_end};
 use common::daemon::{Daemon, REDIRECTOR, run_program, run_program_on, text};
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER4, SERVER4, SERVER6, at};
 use common::origin::Origin;
@@ -399,6 +399,54 @@ fn a_server_that_hangs_or_does_not_trust_this_machine_is_down() {
             assert_eq!(server.count_log(&["Denied"]) + server.count_log(&["Failed"]), 0, "{}", server.log());
         }
         drop(stranger);
+    }
+}
+
+/// It reads nothing, so nothing that a client says can be malformed, too long or too slow for it, nor be taken for something
+/// that it says itself.
+#[test]
+fn whatever_a_client_says_is_passed_on_and_nothing_else_is_believed() {
+    let forged = [
+        b"PROXY TCP4 192.0.2.66 203.0.113.5 6666 7022\r\n".to_vec(),
+        proxy_v2(1, "192.0.2.66:6666".parse().unwrap(), at(SERVER4, BANNER).parse().unwrap(), &[]),
+        proxy_v2(0, "192.0.2.66:6666".parse().unwrap(), at(SERVER4, BANNER).parse().unwrap(), &[]),
+    ];
+    let others =
+        [vec![0; 3], b"\r\n\r\n\0\r\nQUIT\n".to_vec(), vec![0xff; 300_000], b"\x16\x03\x01\x40\x00".to_vec()];
+    for version in ["v1", "v2"] {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        let _origins = origins(&lab);
+        let calamary = calamary(&lab, 0);
+        let settings =
+            format!("proxies: ['{}']\nproxyProtocol: {version}\ntimeout: {{process: 200}}", server4(0));
+        let _redirector = redirector(&lab, false, &settings);
+        for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+            for said in forged.iter().chain(&others) {
+                let sport = lab.client.run(|| {
+                    let mut stream = connect(at(server, ECHO));
+                    let mut writer = stream.try_clone().unwrap();
+                    std::thread::scope(|scope| {
+                        scope.spawn(move || writer.write_all(said).unwrap());
+                        expect_bytes(&mut stream, said);
+                    });
+                    stream.local_addr().unwrap().port()
+                });
+                calamary.wait_log(&[&format!(
+                    "| {client} => {} | Accept | rule=0 sport={sport}",
+                    at(server, ECHO)
+                )]);
+            }
+            // One that says nothing for longer than first bytes are waited for elsewhere, then a byte at a time.
+            lab.client.run(|| {
+                let mut stream = connect(at(server, ECHO));
+                for byte in b"slow" {
+                    std::thread::sleep(Duration::from_millis(150));
+                    stream.write_all(&[*byte]).unwrap();
+                    expect_bytes(&mut stream, &[*byte]);
+                }
+            });
+        }
+        assert!(!calamary.log().contains("192.0.2.66"), "{}", calamary.log());
     }
 }
 

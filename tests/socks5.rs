@@ -338,12 +338,22 @@ fn users_come_in_with_their_password_and_nobody_else() {
         ("wrong", [&[5, 1, 2][..], &password("alice", "open barley")].concat(), vec![5, 2, 1, 1]),
         ("nobody", [&[5, 1, 2][..], &password("bob", "open sesame")].concat(), vec![5, 2, 1, 1]),
         ("empty", [&[5, 1, 2][..], &password("", "")].concat(), vec![5, 2, 1, 1]),
+        ("not UTF-8", [&[5, 1, 2, 1, 2][..], b"\xff\xfe\x01x"].concat(), vec![5, 2, 1, 1]),
     ] {
         let mut stream = connect(("127.0.0.1", port));
         stream.write_all(&bytes).unwrap();
         assert_eq!(read_end(&mut stream), End::Closed(answer), "{what}");
     }
     daemon.wait_log(&["Closed | reason=unauthenticated"]);
+    // A name makes no line of its own. A source has a line a second.
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut stream = connect(("127.0.0.1", port));
+    let forged = password("a\r\n2026 | INFO | b => c | Accept\t\u{1b}%", "x");
+    stream.write_all(&[&[5, 1, 2][..], &forged].concat()).unwrap();
+    assert_eq!(read_end(&mut stream), End::Closed(vec![5, 2, 1, 1]));
+    let escaped = "user=a%0d%0a2026%20%7c%20INFO%20%7c%20b%20=>%20c%20%7c%20Accept%09%1b%25";
+    let line = daemon.wait_log(&["| Unauthenticated | credentials=wrong", "user=a%"]);
+    assert!(line.ends_with(escaped), "{line}");
     assert!(!daemon.log().contains("open sesame") && !daemon.log().contains("open barley"));
     if !have("curl") {
         return skip("needs curl");
@@ -495,8 +505,8 @@ fn curl_shows_why_there_is_no_connection() {
 }
 
 /// Asks for `argv[3]` on port `argv[4]`, by name where `argv[5]` says so, and prints what the server says.
-const PYSOCKS: &str = "import socks, sys
-s = socks.socksocket()
+const PYSOCKS: &str = "import socket, socks, sys
+s = socks.socksocket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
 s.settimeout(20)
 s.set_proxy(socks.SOCKS5, sys.argv[1], int(sys.argv[2]), rdns=sys.argv[5] == 'name')
 try:
@@ -516,18 +526,20 @@ fn pysocks_connects_and_understands_refusals() {
     }
     let Some(town) = Town::build_or_skip(ENDS_RULES) else { return };
     let _origins = [SERVER4, SERVER6].map(|ip| town.lab.server.run(|| Origin::banner(at(ip, 80), "hello\n")));
-    let python = |host: &str, port: u16, how: &str| {
-        let args = format!("{ROUTER4} 1080 {host} {port} {how}");
+    let python = |proxy: &str, host: &str, port: u16, how: &str| {
+        let args = format!("{proxy} 1080 {host} {port} {how}");
         text(&town.lab.client.try_sh(&format!("/usr/bin/python3 -c \"{PYSOCKS}\" {args}")))
     };
     for (host, how) in
         [("www.example.com", "name"), ("six.example.com", "name"), (SERVER4, "address"), (SERVER6, "address")]
     {
-        let said = python(host, 80, how);
-        assert!(said.starts_with("bound ") && said.contains("hello"), "{host}: {said}");
+        for proxy in [ROUTER4, ROUTER6] {
+            let said = python(proxy, host, 80, how);
+            assert!(said.starts_with("bound ") && said.contains("hello"), "{proxy} {host}: {said}");
+        }
     }
     for (host, port, status) in ENDS {
-        let said = python(host, port, "name");
+        let said = python(ROUTER4, host, port, "name");
         assert!(said.contains(&format!("0x{status:02x}: ")), "{host}:{port}: {said}");
     }
 }
@@ -544,9 +556,10 @@ fn netcat_as_the_proxy_command_of_ssh_hears_a_server_that_speaks_first() {
     };
     let _ssh =
         [SERVER4, SERVER6].map(|ip| town.lab.server.run(|| Origin::banner(at(ip, 22), "SSH-2.0-test\r\n")));
-    for name in ["www.example.com", "six.example.com", SERVER4] {
+    let proxies = [at(ROUTER4, 1080), at(ROUTER6, 1080), at(ROUTER4, 1080)];
+    for (proxy, name) in proxies.iter().zip(["www.example.com", "six.example.com", SERVER4]) {
         let start = Instant::now();
-        let command = format!("timeout 15 nc.openbsd -d -X 5 -x {ROUTER4}:1080 {name} 22 | head -n 1");
+        let command = format!("timeout 15 nc.openbsd -d -X 5 -x {proxy} {name} 22 | head -n 1");
         let said = text(&town.lab.client.try_sh(&command));
         assert!(said.contains("SSH-2.0-test"), "{name}: {said}");
         assert!(start.elapsed() < Duration::from_secs(12), "{name}");
