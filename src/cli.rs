@@ -1,8 +1,12 @@
 //! The command line: options in, an exit status out.
 
 mod hash_password;
+#[cfg(feature = "intercept")]
+mod make_ca;
 
 pub(crate) use self::hash_password::hash_password;
+#[cfg(feature = "intercept")]
+pub(crate) use self::make_ca::make_ca;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,6 +10,8 @@ pub mod daemon;
 pub mod decide;
 pub mod engine;
 pub mod identify;
+#[cfg(feature = "intercept")]
+pub mod intercept;
 pub mod logging;
 pub mod metrics;
 pub mod program;

@@ -404,7 +404,7 @@ fn debug_on_the_command_line_is_debug_in_the_file() {
 fn what_is_not_built_yet_is_refused_by_name_instead_of_being_ignored() {
     for (config, word) in [
         (GOOD.replace("port: 4128", "port: 4128, udp: true, tproxy: true"), "udp"),
-        (GOOD.replace("action: accept", "action: intercept"), "intercept"),
+        (GOOD.replace("action: accept", "action: observe"), "observe"),
     ] {
         let output = run_on(&config, &["-f", "{}", "-v"]);
         assert_eq!(status(&output), 2, "{config}: {}", text(&output));

@@ -12,7 +12,8 @@ use decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term, UserValue,
 };
 use decide::why::{Outcome, explain};
-use decide::{Action, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
+use decide::request::{PathValue, normalise_path};
+use decide::{Action, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -51,6 +52,7 @@ const NAMES: [&str; 5] = ["a.test", "b.test", "www.a.test", "test", "other.examp
 const PATTERNS: [&str; 7] =
     ["a.test", "*.a.test", ".a.test", "*.test", ".test", "other.example", "none.example"];
 const USERS: [&str; 3] = ["alice", "Bob", "\u{c4}nne"];
+const PATHS: [&str; 5] = ["/", "/*", "/ads", "/ads/*", "/%61ds/../ads"];
 const PORTS: [u16; 5] = [0, 22, 80, 443, 4128];
 /// This machine's.
 const OWN_ADDR: &str = "203.0.113.1";
@@ -153,9 +155,15 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
+            obtain_request(facts, truth);
         }
         Need::Dest => facts.dest = truth.dest,
     }
+}
+
+/// It comes with the first bytes.
+fn obtain_request(facts: &mut Facts, truth: &Facts) {
+    (facts.l7, facts.host, facts.path) = (truth.l7, truth.host.clone(), truth.path.clone());
 }
 
 fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
@@ -165,7 +173,10 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         2 => facts.dest = truth.dest,
         3 => facts.port = truth.port,
         4 => facts.l4 = truth.l4,
-        5 => facts.l5 = truth.l5,
+        5 => {
+            facts.l5 = truth.l5;
+            obtain_request(facts, truth);
+        }
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
         8 => facts.user = truth.user.clone(),
@@ -187,6 +198,9 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
     ])?;
     let hello = l5.is_encrypted();
     Ok(Facts {
+        l7: or_absent(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?,
+        host: or_absent(u, |u| Ok(Box::from(*u.choose(&NAMES)?)))?,
+        path: or_absent(u, |u| Ok(normalise_path(u.choose(&PATHS)?)))?,
         src: Known::Is(addr(u)?),
         sport: Known::Is(*u.choose(&PORTS)?),
         dest: or_absent(u, addr)?,
@@ -201,12 +215,12 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
 }
 
 fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
-    let action = *u.choose(&[Action::Accept, Action::Deny, Action::Redirect])?;
+    let action = *u.choose(&[Action::Accept, Action::Deny, Action::Redirect, Action::Intercept])?;
     Ok(RuleSpec { action, fields: vec_of(u, MAX_FIELDS, field)? })
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=11)? {
+    Ok(match u.int_in_range(0..=14)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -222,6 +236,9 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
             Ok(*u.choose(&[EchValue::None, EchValue::Grease, EchValue::Real, EchValue::Any])?)
         })?),
         10 => FieldSpec::User(terms(u, user_value)?),
+        11 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
+        12 => FieldSpec::Host(terms(u, name_value)?),
+        13 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }

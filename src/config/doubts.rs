@@ -13,7 +13,16 @@ const MAX_FOLLOWED: usize = 100;
 
 /// Warns of doubtful rules; `compiled` are the same ones. `named`: everybody whom some listener lets in by name, as
 /// [`fold_user`](crate::decide::rules::fold_user) leaves it.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<String>, report: &mut Report) {
+///
+/// `reads_requests`: some listener is an HTTP proxy.
+pub(super) fn warn(
+    rules: &[Rule<'_>],
+    compiled: &Ruleset,
+    named: &HashSet<String>,
+    reads_requests: bool,
+    report: &mut Report,
+) {
+    let reads_requests = reads_requests || rules.iter().any(|rule| rule.spec.action == Action::Intercept);
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
@@ -27,6 +36,12 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<Strin
             } else if let Some(name) = stranger(&rule.spec, named) {
                 report.warn(node, format!("no listener has a user `{}`", shown(name)));
             }
+        }
+        if let (false, Some(node)) = (reads_requests, rule.request) {
+            report.warn(
+                node,
+                "no rule intercepts and no listener is an HTTP proxy: this is known of the first request of plain HTTP only",
+            );
         }
         let denies_any_ech = rule.spec.action == Action::Deny
             && rule
@@ -77,7 +92,7 @@ fn names(rule: &RuleSpec) -> Option<&[Term<NameValue>]> {
 
 fn denies_by_negated_names_alone(rule: &RuleSpec) -> bool {
     let negated_name = |term: &Term<NameValue>| term.negated && !matches!(term.value, NameValue::None);
-    rule.action != Action::Accept && names(rule).is_some_and(|terms| terms.iter().all(negated_name))
+    !rule.action.lets_through() && names(rule).is_some_and(|terms| terms.iter().all(negated_name))
 }
 
 /// The first of `later` that accepts nameless traffic of the kind that `rule` denies.
@@ -89,7 +104,7 @@ fn nameless_reach(rule: &RuleSpec, later: &[Rule<'_>]) -> Option<usize> {
         if !takes_nameless || apart {
             continue;
         }
-        if spec.action == Action::Accept {
+        if spec.action.lets_through() {
             return Some(index);
         }
         let as_wide = |field: &FieldSpec| {

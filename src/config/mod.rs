@@ -31,11 +31,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::certs::Certs;
-use self::decode::{Keys, Section};
+use self::decode::{Keys, Section, boolean};
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
+use crate::decide::Action;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
@@ -197,6 +198,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
+    let intercepts = rules.iter().any(|rule| rule.spec.action == Action::Intercept);
+    let fallback = section.get("interceptFallback").and_then(|node| boolean(node, report)).unwrap_or(false);
+    let interception = if intercepts { certs.interception(root, fallback, report) } else { None };
     if !report.is_clean() {
         return None;
     }
@@ -208,7 +212,8 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     }
     let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
     let named = tables.flat_map(Users::names).map(fold_user).collect();
-    doubts::warn(&rules, &compiled, &named, report);
+    let reads_requests = listeners.iter().any(|listener| matches!(listener.mode, Mode::Http | Mode::Https));
+    doubts::warn(&rules, &compiled, &named, reads_requests, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -216,7 +221,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers };
+    let plan = Plan { service, rules: compiled, parsers: settings.parsers, interception };
     let summary = summary(&plan, &vars);
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();

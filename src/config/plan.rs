@@ -8,7 +8,11 @@ use crate::auth::Users;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
+#[cfg(feature = "intercept")]
+use crate::intercept::{Minter, Pinned};
 use crate::relay::stream::Role;
+#[cfg(feature = "intercept")]
+use crate::relay::tls::intercepted::Ends;
 
 /// Everything that a start or a reload uses.
 #[derive(Debug)]
@@ -19,7 +23,26 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// What intercepted connections need; nothing where no rule intercepts.
+    pub interception: Option<Arc<Interception>>,
 }
+
+/// What intercepted connections need. A reload that changes none of it goes on with this one, and with what it has learnt.
+#[cfg(feature = "intercept")]
+#[derive(Debug)]
+pub struct Interception {
+    /// Signs certificates for the names that clients want.
+    pub minter: Minter,
+    /// TLS towards clients and servers.
+    pub ends: Ends,
+    /// Who did not accept our certificates; nothing where they get no other chance.
+    pub pinned: Option<Pinned>,
+}
+
+/// There is none in this build.
+#[cfg(not(feature = "intercept"))]
+#[derive(Debug)]
+pub enum Interception {}
 
 impl AsRef<Service> for Plan {
     fn as_ref(&self) -> &Service {

@@ -9,10 +9,11 @@ use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 use super::vars::{Variables, Want};
 use crate::decide::name::NamePattern;
+use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
-use crate::decide::{Action, L4, L5};
+use crate::decide::{Action, L4, L5, L7};
 
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -51,7 +52,7 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
     ("deny", Some(Action::Deny)),
     ("drop", Some(Action::Deny)),
     ("redirect", Some(Action::Redirect)),
-    ("intercept", None),
+    ("intercept", Some(Action::Intercept)),
     ("observe", None),
 ];
 
@@ -62,6 +63,8 @@ pub(super) struct Rule<'t> {
     pub(super) user: Option<&'t Node>,
     pub(super) dns: Option<&'t Node>,
     pub(super) ech: Option<&'t Node>,
+    /// The first of `protoL7`, `host` and `path`.
+    pub(super) request: Option<&'t Node>,
 }
 
 /// Reads the rules in their order. What is wrong is reported and left out, so the places only count without errors.
@@ -104,6 +107,9 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "ech" => fields.push(FieldSpec::Ech(values(node, &ECHS, vars, report))),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
+            "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
+            "host" => fields.push(FieldSpec::Host(names(node, vars, report))),
+            "path" => fields.push(FieldSpec::Path(values(node, &PATHS, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }
     }
@@ -120,6 +126,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
         user: section.get("user"),
         dns: section.get("dns"),
         ech: section.get("ech"),
+        request: ["protoL7", "host", "path"].into_iter().find_map(|key| section.get(key)),
     })
 }
 
@@ -132,6 +139,9 @@ fn action(node: &Node, report: &mut Report) -> Option<Action> {
     let found =
         scalar(node).and_then(|text| ACTIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim())));
     match found {
+        Some((name, Some(Action::Intercept))) if !cfg!(feature = "intercept") => {
+            report.error(node, format!("the action `{name}` is not part of this build"));
+        }
         Some((_, Some(action))) => return Some(*action),
         Some((name, None)) => report.error(node, format!("the action `{name}` is not supported yet")),
         None => report.expected_word(node, "an action", &action_names()),
@@ -158,6 +168,8 @@ const BOOLS: Kind<bool> =
 const ECHS: Kind<EchValue> =
     Kind { what: "an ECH state", accepted: &["none", "grease", "real", "any"], parse: parse_ech };
 
+const L7S: Kind<L7> = Kind { what: "a protocol", accepted: &["http", "h2", "none"], parse: parse_l7 };
+const PATHS: Kind<PathValue> = Kind { what: "a path", accepted: &["/"], parse: PathValue::parse };
 const USERS: Kind<UserValue> = Kind { what: "a user", accepted: &["none"], parse: parse_user };
 
 fn values<'t, T>(
@@ -196,7 +208,9 @@ fn values<'t, T>(
 
 impl<T> Kind<T> {
     fn accepted(&self, found: &str, report: &Report) -> String {
-        if self.accepted == ["none"] {
+        if self.accepted == ["/"] {
+            format!("{}: `/exact`, `/beginning*`, or `$variable`", self.what)
+        } else if self.accepted == ["none"] {
             format!("{}: a name without colon, `none`, or `$variable`", self.what)
         } else if self.accepted.is_empty() {
             format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
@@ -347,6 +361,15 @@ fn parse_l5(text: &str) -> Option<L5> {
         "dns" => Some(L5::Dns),
         "ntp" => Some(L5::Ntp),
         "none" => Some(L5::None),
+        _ => None,
+    }
+}
+
+fn parse_l7(text: &str) -> Option<L7> {
+    match text.to_ascii_lowercase().as_str() {
+        "http" => Some(L7::Http),
+        "h2" => Some(L7::H2),
+        "none" => Some(L7::None),
         _ => None,
     }
 }

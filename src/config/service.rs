@@ -51,9 +51,7 @@ pub(super) struct Settings {
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
-    for key in ["interceptFallback", "endAtClose"] {
-        refuse_if_true(section.get(key), key, report);
-    }
+    refuse_if_true(section.get("endAtClose"), "endAtClose", report);
     let dns = subsection(section, "dns", &["stripEch"], report);
     refuse_if_true(dns.get("stripEch"), "dns.stripEch", report);
 

@@ -1,11 +1,13 @@
 //! Rules as the configuration understood them → entries that the walk can look at without thinking.
 //!
 //! An entry is a mask of worlds (see `worlds`) and at most one predicate for each of the facts with a large domain. A rule
-//! that contradicts itself gets no entry. `redirect` becomes two: over HTTP it redirects, everything else it denies.
+//! that contradicts itself gets no entry. `redirect` becomes two: over HTTP it redirects, everything else it denies; so does
+//! `intercept`: QUIC it denies.
 
 use std::collections::HashMap;
 
 use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
+use super::request::{L7Predicate, PathPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
 use super::{Action, Need};
@@ -19,17 +21,21 @@ pub(super) enum Dim {
     User,
     Dest,
     Name,
+    L7,
+    Host,
+    Path,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 6] = [Dim::Port, Dim::Sport, Dim::Src, Dim::User, Dim::Dest, Dim::Name];
+    pub(super) const ALL: [Dim; 9] =
+        [Dim::Port, Dim::Sport, Dim::L7, Dim::Src, Dim::User, Dim::Dest, Dim::Name, Dim::Host, Dim::Path];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
         match self {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
-            Dim::Port | Dim::Name => Need::FirstBytes,
+            Dim::Port | Dim::Name | Dim::L7 | Dim::Host | Dim::Path => Need::FirstBytes,
             Dim::Dest => Need::Dest,
         }
     }
@@ -58,6 +64,8 @@ pub(super) struct Compiled {
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
     pub(super) users: Vec<UserPredicate>,
+    pub(super) l7s: Vec<L7Predicate>,
+    pub(super) paths: Vec<PathPredicate>,
 }
 
 /// Compiles the rules in their order.
@@ -77,6 +85,8 @@ struct Compiler {
     ports: HashMap<Key, Option<Atom>>,
     names: HashMap<Key, Option<Atom>>,
     users: HashMap<Key, Option<Atom>>,
+    l7s: HashMap<Key, Option<Atom>>,
+    paths: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -96,6 +106,9 @@ impl Compiler {
             Action::Redirect => {
                 [(Action::Redirect, worlds.and(Worlds::HTTP)), (Action::Deny, worlds.without(Worlds::HTTP))]
             }
+            Action::Intercept => {
+                [(Action::Intercept, worlds.without(Worlds::QUIC)), (Action::Deny, worlds.and(Worlds::QUIC))]
+            }
             action => [(action, worlds), (action, Worlds::EMPTY)],
         };
         for (action, worlds) in halves {
@@ -114,7 +127,9 @@ impl Compiler {
         let (known, place) = match dim {
             Dim::Src | Dim::Dest => (&mut self.addrs, self.out.addrs.len()),
             Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
-            Dim::Name => (&mut self.names, self.out.names.len()),
+            Dim::Name | Dim::Host => (&mut self.names, self.out.names.len()),
+            Dim::L7 => (&mut self.l7s, self.out.l7s.len()),
+            Dim::Path => (&mut self.paths, self.out.paths.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
         };
         if let Some(known) = known.get(&key) {
@@ -128,7 +143,11 @@ impl Compiler {
                 Dim::Port | Dim::Sport => {
                     push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
                 }
-                Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
+                Dim::Name | Dim::Host => {
+                    push(&mut self.out.names, name_predicate(dim, fields), NamePredicate::is_empty)
+                }
+                Dim::L7 => push(&mut self.out.l7s, l7_predicate(fields), L7Predicate::is_empty),
+                Dim::Path => push(&mut self.out.paths, path_predicate(fields), |_| false),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
             };
         // At most two predicates of a kind for each of 65,535 rules.
@@ -156,7 +175,9 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             (Dim::Port, FieldSpec::Port(terms)) | (Dim::Sport, FieldSpec::Sport(terms)) => {
                 key.add_ports(terms)
             }
-            (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
+            (Dim::Name, FieldSpec::Dns(terms)) | (Dim::Host, FieldSpec::Host(terms)) => key.add_names(terms),
+            (Dim::L7, FieldSpec::ProtoL7(terms)) => key.add_l7s(terms),
+            (Dim::Path, FieldSpec::Path(terms)) => key.add_paths(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
             _ => {}
         }
@@ -191,10 +212,31 @@ fn port_predicate(dim: Dim, fields: &[FieldSpec]) -> PortPredicate {
     predicate
 }
 
-fn name_predicate(fields: &[FieldSpec]) -> NamePredicate {
+fn name_predicate(dim: Dim, fields: &[FieldSpec]) -> NamePredicate {
     let mut predicate = NamePredicate::default();
     for field in fields {
-        if let FieldSpec::Dns(terms) = field {
+        match (dim, field) {
+            (Dim::Name, FieldSpec::Dns(terms)) | (Dim::Host, FieldSpec::Host(terms)) => predicate.add(terms),
+            _ => {}
+        }
+    }
+    predicate
+}
+
+fn l7_predicate(fields: &[FieldSpec]) -> L7Predicate {
+    let mut predicate = L7Predicate::default();
+    for field in fields {
+        if let FieldSpec::ProtoL7(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn path_predicate(fields: &[FieldSpec]) -> PathPredicate {
+    let mut predicate = PathPredicate::default();
+    for field in fields {
+        if let FieldSpec::Path(terms) = field {
             predicate.add(terms);
         }
     }

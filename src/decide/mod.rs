@@ -19,12 +19,13 @@ pub mod list;
 pub mod name;
 mod predicate;
 mod punycode;
+pub mod request;
 pub mod rules;
 mod walk;
 pub mod why;
 mod worlds;
 
-pub use facts::{Ech, Facts, Known, L4, L5};
+pub use facts::{Ech, Facts, Known, L4, L5, L7};
 
 /// What happens to a connection or request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,16 @@ pub enum Action {
     Deny,
     /// Plain HTTP is sent to https, everything else is refused.
     Redirect,
+    /// TLS is decrypted and each request inside decided by itself; QUIC is refused, as its clients go on with TLS;
+    /// everything else, and a request inside, is let through.
+    Intercept,
+}
+
+impl Action {
+    /// Whether the traffic gets where it wants to go.
+    pub fn lets_through(self) -> bool {
+        matches!(self, Action::Accept | Action::Intercept)
+    }
 }
 
 /// Which rule gave the verdict.
@@ -75,7 +86,8 @@ pub struct Verdict {
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
-    /// `l5`, `name`, `ech`, `esni`, and `port` where the original destination was lost: the client's first bytes.
+    /// `l5`, `name`, `ech`, `esni`, the request (`l7`, `host`, `path`), and `port` where the original destination was lost:
+    /// the client's first bytes.
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,

@@ -6,9 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::L7;
 use super::addr_set::AddrSet;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
+use super::request::PathValue;
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
@@ -274,6 +276,8 @@ enum KeyValue {
     Ports(PortRange),
     Pattern(NamePattern),
     User(Box<str>),
+    L7(&'static str),
+    Path(PathValue),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -307,6 +311,14 @@ impl Key {
             UserValue::None => KeyValue::None,
             UserValue::Name(name) => KeyValue::User(name.clone()),
         });
+    }
+
+    pub(super) fn add_l7s(&mut self, terms: &[Term<L7>]) {
+        self.add(terms, |value| KeyValue::L7(value.as_str()));
+    }
+
+    pub(super) fn add_paths(&mut self, terms: &[Term<PathValue>]) {
+        self.add(terms, |value| KeyValue::Path(value.clone()));
     }
 
     /// Whether every positive value of a field stands there negated, too.

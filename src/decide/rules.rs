@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use super::compile::{Compiled, compile};
 use super::list::List;
 use super::name::NamePattern;
+use super::request::PathValue;
 use super::walk::walk;
-use super::{Action, Decision, Facts, L4, L5};
+use super::{Action, Decision, Facts, L4, L5, L7};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -27,7 +28,7 @@ pub struct RuleSpec {
 }
 
 /// One field's list: it matches if (there is no positive value or one matches) and no negated value matches. A fact that
-/// the traffic does not have matches no value, negated or not; `dns: none` and `user: none` alone match a missing name.
+/// the traffic does not have matches no value, negated or not; `dns: none`, `user: none` and `host: none` alone match a missing name.
 #[derive(Debug, Clone)]
 pub enum FieldSpec {
     /// The client's address.
@@ -54,6 +55,12 @@ pub enum FieldSpec {
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.
     User(Vec<Term<UserValue>>),
+    /// What the request is made in.
+    ProtoL7(Vec<Term<L7>>),
+    /// The host that the request is for.
+    Host(Vec<Term<NameValue>>),
+    /// The request's path.
+    Path(Vec<Term<PathValue>>),
 }
 
 /// One value of a field's list.
@@ -104,10 +111,10 @@ pub enum AddrValue {
     List(Arc<List>),
 }
 
-/// A value of the field `dns`.
+/// A value of the fields `dns` and `host`.
 #[derive(Debug, Clone)]
 pub enum NameValue {
-    /// Exactly the traffic without a trusted name.
+    /// Exactly the traffic without a trusted name, or the requests without a host's name.
     None,
     /// A name or a tree of names.
     Pattern(NamePattern),
@@ -210,7 +217,7 @@ impl Ruleset {
 
     /// Walks the rules: the verdict, or the cheapest fact that the first rule that may match hangs on and that can change
     /// the verdict. An accepting verdict is only given with `dest` known, a redirect only with `l5` known to be HTTP;
-    /// what `redirect` finds that is no HTTP is denied by that rule. Facts that arrive later never change a verdict, with
+    /// what `redirect` finds that is no HTTP is denied by that rule, and so is what `intercept` finds that is QUIC. Facts that arrive later never change a verdict, with
     /// one exception: a redirect that was given without a destination is not taken back because the destination turns out
     /// to be one that the `always` rule refuses.
     pub fn decide(&self, facts: &Facts, locals: &Locals) -> Decision {

@@ -40,10 +40,22 @@ impl Program for Session {
             "FACTS",
         );
         options.optflag("", "print-config", "print the embedded default configuration");
+        #[cfg(feature = "intercept")]
+        options.optopt("", "make-ca", "make an authority for `action: intercept` in a folder", "DIR");
         options.optflag("", "hash-password", "read a password and print its hash, for `users`");
     }
 
     fn without_configuration(given: &Matches) -> Option<ExitCode> {
+        #[cfg(feature = "intercept")]
+        if let Some(dir) = given.opt_str("make-ca") {
+            return Some(match cli::make_ca(&dir) {
+                Ok(advice) => {
+                    cli::say(&advice);
+                    ExitCode::SUCCESS
+                }
+                Err(error) => cli::cannot_run::<Session>(&error),
+            });
+        }
         if given.opt_present("hash-password") {
             return Some(match cli::hash_password() {
                 Ok(hash) => {

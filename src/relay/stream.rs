@@ -18,6 +18,9 @@ pub enum Role {
     /// We are the server, with these certificates and versions.
     #[cfg(feature = "tls")]
     Server(std::sync::Arc<rustls::ServerConfig>),
+    /// We are the client, and want the server with this name.
+    #[cfg(feature = "tls")]
+    Client(std::sync::Arc<rustls::ClientConfig>, rustls::pki_types::ServerName<'static>),
 }
 
 /// One peer's stream.
@@ -100,6 +103,11 @@ impl Stream {
         }
     }
 
+    /// What is spoken inside of TLS, as both sides agreed on by ALPN (RFC 7301).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.alpn()
+    }
+
     /// Whether a short read has emptied it, so that what comes later raises a new edge, and whether it may be spliced.
     pub fn is_bare(&self) -> bool {
         self.tls.is_none()
@@ -142,6 +150,10 @@ impl Stream {
 
     pub fn handshake(&mut self) -> io::Result<bool> {
         Ok(true)
+    }
+
+    pub fn alpn(&self) -> Option<&[u8]> {
+        None
     }
 
     pub fn is_bare(&self) -> bool {

@@ -7,6 +7,9 @@
 //!
 //! Early data is never accepted, and a certificate never asked for.
 
+#[cfg(feature = "intercept")]
+pub mod intercepted;
+
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use mio::net::TcpStream;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ServerSessionMemoryCache;
 use rustls::time_provider::TimeProvider;
-use rustls::{Connection, InvalidMessage, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, Connection, InvalidMessage, ServerConfig, ServerConnection};
 
 use super::stream::Role;
 use crate::sys::time;
@@ -67,6 +70,10 @@ impl Tls {
             Role::Server(config) => {
                 Connection::Server(ServerConnection::new(Arc::clone(config)).map_err(failure)?)
             }
+            Role::Client(config, name) => {
+                let connection = ClientConnection::new(Arc::clone(config), name.clone());
+                Connection::Client(connection.map_err(failure)?)
+            }
         };
         connection.set_buffer_limit(Some(MAX_UNSENT));
         Ok(Tls { connection, sending: Sending::Open, received: 0 })
@@ -99,6 +106,11 @@ impl Tls {
             self.take_in(buffer.get(..n).unwrap_or_default())?;
         }
         Ok(false)
+    }
+
+    /// What both sides agreed on.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
     }
 
     /// Reads plain bytes. An end without close_notify is an end like another: many clients close so, and what they sent

@@ -165,9 +165,11 @@ impl Session {
             facts.dest = Known::Is(addr.to_canonical());
             match self.plan.rules.decide(&facts, env.locals) {
                 Decision::Verdict(verdict) => match verdict.action {
-                    Action::Accept => {
-                        yes.get_or_insert(verdict);
-                        accepted.push(addr);
+                    Action::Accept | Action::Intercept => {
+                        // An address that is treated otherwise than the first good one is not dialled instead of it.
+                        if yes.get_or_insert(verdict).action == verdict.action {
+                            accepted.push(addr);
+                        }
                         open.push(addr);
                     }
                     Action::Redirect => {
@@ -211,6 +213,10 @@ impl Session {
                 self.go(State::Dialling);
                 Step::Dial(addrs)
             }
+            // Whether it is TLS must be known in order to decrypt it.
+            Action::Intercept if self.facts.l5.is_unknown() => self.peek(env),
+            Action::Intercept if self.facts.l5 == Known::Is(L5::Tls) => self.intercept(verdict, &addrs, env),
+            Action::Intercept => self.carry_out(Verdict { action: Action::Accept, ..verdict }, addrs, env),
             // Whether it is plain HTTP must be known in order to answer it.
             Action::Redirect if self.facts.l5.is_unknown() => self.peek(env),
             Action::Redirect => self.redirect(verdict, env),

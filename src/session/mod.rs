@@ -16,6 +16,7 @@ mod authentication;
 pub mod budget;
 mod contract;
 mod decision;
+mod interception;
 mod last_words;
 mod machine;
 pub mod reason;

@@ -109,6 +109,7 @@ impl Record<Session> for Kept {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Intercept => "Intercept",
         }
     }
 

@@ -67,10 +67,10 @@ impl Outcome {
 }
 
 impl Explanation {
-    /// The exit status of `--why`: 0 accept, 3 deny or redirect, 4 if the verdict hangs on an unknown fact.
+    /// The exit status of `--why`: 0 accept or intercept, 3 deny or redirect, 4 if the verdict hangs on an unknown fact.
     pub fn exit_code(&self) -> u8 {
         match self.decision {
-            Decision::Verdict(verdict) if verdict.action == Action::Accept => 0,
+            Decision::Verdict(verdict) if verdict.action.lets_through() => 0,
             Decision::Verdict(_) => 3,
             Decision::Need(_) => 4,
         }
@@ -196,6 +196,9 @@ fn remark(decision: Decision, lines: &[Line]) -> &'static str {
         Some(line) if line.action == Some(Action::Redirect) && verdict.action == Action::Deny => {
             ": only plain HTTP is redirected"
         }
+        Some(line) if line.action == Some(Action::Intercept) && verdict.action == Action::Deny => {
+            ": QUIC is not intercepted, its clients go on with TLS"
+        }
         Some(_) => "",
     }
 }
@@ -205,6 +208,7 @@ fn action_str(action: Action) -> &'static str {
         Action::Accept => "accept",
         Action::Deny => "deny",
         Action::Redirect => "redirect",
+        Action::Intercept => "intercept",
     }
 }
 

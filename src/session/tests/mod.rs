@@ -75,6 +75,7 @@ impl Report for Verdicts {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Intercept => "Intercept",
         };
         self.0.push(format!("{word} {}", verdict.rule));
     }
