@@ -35,6 +35,8 @@ pub struct Interception {
     pub minter: Minter,
     /// TLS towards clients and servers.
     pub ends: Ends,
+    /// A hash of everything of the configuration that it is made of.
+    pub made_of: [u8; 32],
     /// Who did not accept our certificates; nothing where they get no other chance.
     pub pinned: Option<Pinned>,
 }

@@ -109,8 +109,7 @@ impl<M: Machine> Connection<M> {
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-            if gone && matches!(self.stage, Stage::Verifying(..) | Stage::Resolving(..) | Stage::Dialling(..))
-            {
+            if gone && self.stage.waits_for_others() {
                 return self.finish(CloseReason::ClientGone, Wire::Quiet, tools);
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
@@ -132,6 +131,9 @@ impl<M: Machine> Connection<M> {
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
             self.server = None;
+            if self.stage.is_bound() {
+                return self.finish(CloseReason::Finished, Wire::Quiet, tools);
+            }
         } else if let Some(server) = &mut self.server {
             server.end.ready.merge(ready);
         }
@@ -143,12 +145,13 @@ impl<M: Machine> Connection<M> {
         match &mut self.stage {
             Stage::Talking(_) => self.listen(tools),
             Stage::Securing(_) => self.shake_hands(tools),
+            Stage::SecuringServer(_) if M::INTERCEPTS => self.shake_hands_with_server(tools),
             Stage::Verifying(..) | Stage::Resolving(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::Exchanging(..) | Stage::Over => Fate::Over,
+            Stage::SecuringServer(_) | Stage::Exchanging(..) | Stage::Over => Fate::Over,
         }
     }
 
@@ -157,6 +160,10 @@ impl<M: Machine> Connection<M> {
         match &mut self.stage {
             Stage::Talking(session) | Stage::Securing(session) => {
                 let step = tools.ask(|env| session.deadline(env));
+                self.go_to(step, tools)
+            }
+            Stage::SecuringServer(session) => {
+                let step = session.close(CloseReason::ServerTlsFailed);
                 self.go_to(step, tools)
             }
             Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
@@ -247,6 +254,8 @@ impl<M: Machine> Connection<M> {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
+            Step::SecureServer(securing) if M::INTERCEPTS => self.secure_server(session, &securing, tools),
+            Step::SecureServer(_) => self.finish(CloseReason::ServerTlsFailed, Wire::Reset, tools),
             Step::Secure(securing) => self.secure(session, &securing, tools),
             Step::Verify(credentials) if M::VERIFIES => self.verify(session, credentials, tools),
             Step::Resolve(name) if M::RESOLVES => self.resolve(session, name, tools),
@@ -255,7 +264,7 @@ impl<M: Machine> Connection<M> {
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
             Step::Verify(_) | Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
-            Step::Tunnel { to_server } => self.open_tunnel(session, to_server, tools),
+            Step::Tunnel { to_server } => self.open_tunnel(session, to_server, Vec::new(), tools),
         }
     }
 
@@ -357,7 +366,13 @@ impl<M: Machine> Connection<M> {
         self.carry_out(session, step, tools)
     }
 
-    fn open_tunnel(&mut self, mut session: Box<M>, to_server: Vec<u8>, tools: &mut Tools<'_, M>) -> Fate {
+    fn open_tunnel(
+        &mut self,
+        mut session: Box<M>,
+        to_server: Vec<u8>,
+        to_client: Vec<u8>,
+        tools: &mut Tools<'_, M>,
+    ) -> Fate {
         self.life.open(&session);
         let greeting = session.take_greeting();
         if let Some(server) = &mut self.server
@@ -365,7 +380,7 @@ impl<M: Machine> Connection<M> {
         {
             return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
         }
-        let tunnelling = Tunnelling::new(&*session, to_server, &mut self.life, tools);
+        let tunnelling = Tunnelling::new(&*session, to_server, to_client, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
@@ -410,19 +425,26 @@ impl<M: Machine> Connection<M> {
             return Fate::Stays;
         };
         let turn = exchanging.turn(&mut self.client, &mut server.end, &mut self.life, tools);
-        let due = exchanging.due();
+        let (due, is_bound) = (exchanging.due(), exchanging.is_bound());
         self.set_deadline(due, tools);
         match turn {
             exchanging::Turn::Wait => Fate::Stays,
             exchanging::Turn::Again => Fate::Yields,
             exchanging::Turn::Finished { client_reusable, server_reusable } => {
-                if !server_reusable {
-                    self.server = None;
+                let over = is_bound && !server_reusable;
+                match &mut self.server {
+                    Some(server) if server_reusable => server.reused = true,
+                    server => *server = None,
                 }
-                if !client_reusable || tools.draining {
+                if !client_reusable || over || tools.draining {
                     return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
                 }
                 self.next_request(tools)
+            }
+            exchanging::Turn::Switched(to_client) => {
+                let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+                let (session, to_server) = exchanging.into_tunnel(tools.loan);
+                self.open_tunnel(session, to_server, to_client, tools)
             }
             exchanging::Turn::ClientBroke(reason) => {
                 self.server.iter().for_each(Server::reset_on_close);

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+use crate::sys::privileges;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -116,7 +117,22 @@ impl Program for Session {
         }
     }
 
+    #[cfg(feature = "intercept")]
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
+            && new.made_of == old.made_of
+        {
+            // Certificates, sessions and refusals go on.
+            *new = Arc::clone(old);
+        }
+    }
+
     fn in_force(plan: &Plan, metrics: &Metrics) {
+        if plan.interception.is_some()
+            && let Err(error) = privileges::forbid_dumps()
+        {
+            log::warn!("the authority's key is not kept out of core dumps: {error}");
+        }
         metrics.rules_loaded(plan.rules.len());
     }
 

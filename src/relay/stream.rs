@@ -173,6 +173,53 @@ impl Stream {
     }
 }
 
+/// Whether an error says that the peer did not like our certificate (RFC 8446 §6.2).
+pub fn is_certificate_alert(error: &io::Error) -> bool {
+    #[cfg(feature = "tls")]
+    {
+        use rustls::AlertDescription::{
+            AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown,
+            UnknownCA, UnsupportedCertificate,
+        };
+        matches!(
+            rustls_error(error),
+            Some(rustls::Error::AlertReceived(
+                AccessDenied
+                    | BadCertificate
+                    | CertificateExpired
+                    | CertificateRevoked
+                    | CertificateUnknown
+                    | UnknownCA
+                    | UnsupportedCertificate
+            ))
+        )
+    }
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+/// Whether an error says that the peer's certificate is not valid.
+pub fn is_bad_certificate(error: &io::Error) -> bool {
+    #[cfg(feature = "tls")]
+    {
+        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+        matches!(rustls_error(error), Some(InvalidCertificate(_) | NoCertificatesPresented))
+    }
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+#[cfg(feature = "tls")]
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 /// Whether an error says that the peer's bytes are no TLS, not intact, or that it did not like ours.
 pub fn is_tls_failure(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData

@@ -37,6 +37,9 @@ const READS_PER_TURN: usize = 16;
 /// and ECH has some four thousand; rustls alone would hold 64 KiB for everybody who begins one and never ends it.
 const MAX_HANDSHAKE: usize = 16 * 1024;
 
+/// Bytes of a server's half: what rustls takes of one message. Some chains of certificates are long.
+const MAX_SERVER_HANDSHAKE: usize = 64 * 1024;
+
 /// Bytes of one read of a handshake.
 const HANDSHAKE_READ: usize = 4 * 1024;
 
@@ -85,7 +88,11 @@ impl Tls {
         while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
             self.connection.process_new_packets().map_err(failure)?;
         }
-        if self.connection.is_handshaking() && self.received > MAX_HANDSHAKE {
+        let most = match self.connection {
+            Connection::Server(_) => MAX_HANDSHAKE,
+            Connection::Client(_) => MAX_SERVER_HANDSHAKE,
+        };
+        if self.connection.is_handshaking() && self.received > most {
             return Err(failure(InvalidMessage::HandshakePayloadTooLarge.into()));
         }
         Ok(())

@@ -89,6 +89,11 @@ impl Session {
             Identity::None => (L5::None, None),
         };
         self.facts.l5 = Known::Is(l5);
+        if let Identity::Http { host } = &identity {
+            let host = host.as_deref().and_then(|host| Some(Authority::parse(host).ok()?.host));
+            let target = http1::target_of(&self.prelude).into_owned();
+            self.note_request(host.as_ref(), &target);
+        }
         if self.wish == Wish::Lost {
             self.facts.port = port.map_or(Known::Absent, Known::Is);
         }
@@ -202,21 +207,11 @@ impl Session {
 
     fn carry_out(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
         match verdict.action {
-            Action::Accept => {
-                let port = self.facts.port.is().copied();
-                let addrs: Vec<_> =
-                    addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
-                self.announce(verdict, env);
-                if addrs.is_empty() {
-                    return self.close(CloseReason::NoDestination);
-                }
-                self.go(State::Dialling);
-                Step::Dial(addrs)
-            }
+            Action::Accept => self.accept(verdict, addrs, env),
             // Whether it is TLS must be known in order to decrypt it.
             Action::Intercept if self.facts.l5.is_unknown() => self.peek(env),
-            Action::Intercept if self.facts.l5 == Known::Is(L5::Tls) => self.intercept(verdict, &addrs, env),
-            Action::Intercept => self.carry_out(Verdict { action: Action::Accept, ..verdict }, addrs, env),
+            Action::Intercept if self.facts.l5 == Known::Is(L5::Tls) => self.intercept(verdict, addrs, env),
+            Action::Intercept => self.accept(Verdict { action: Action::Accept, ..verdict }, addrs, env),
             // Whether it is plain HTTP must be known in order to answer it.
             Action::Redirect if self.facts.l5.is_unknown() => self.peek(env),
             Action::Redirect => self.redirect(verdict, env),
@@ -225,6 +220,17 @@ impl Session {
                 self.refuse(env)
             }
         }
+    }
+
+    pub(super) fn accept(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
+        let port = self.facts.port.is().copied();
+        let addrs: Vec<_> = addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
+        self.announce(verdict, env);
+        if addrs.is_empty() {
+            return self.close(CloseReason::NoDestination);
+        }
+        self.go(State::Dialling);
+        Step::Dial(addrs)
     }
 
     /// Plain HTTP learns that there is https; everything else is denied.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::interception::Intercepting;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -70,7 +71,7 @@ pub struct Session {
     pub(super) owed: Owed,
     pub(super) facts: Facts,
     pub(super) identity: Option<Identity>,
-    identifier: Identifier,
+    pub(super) identifier: Identifier,
     pub(super) head_end: HeadEnd,
     /// Bytes of the client that nobody has consumed.
     pub(super) prelude: Vec<u8>,
@@ -88,6 +89,8 @@ pub struct Session {
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
+    /// Set when the connection is to be decrypted.
+    pub(super) intercepting: Option<Box<Intercepting>>,
 }
 
 impl Machine for Session {
@@ -98,6 +101,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const INTERCEPTS: bool = cfg!(feature = "intercept");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -123,6 +127,7 @@ impl Machine for Session {
             waiting_since: now,
             resolved: None,
             verdict: None,
+            intercepting: None,
             plan,
         }
     }
@@ -171,8 +176,24 @@ impl Machine for Session {
     }
 
     fn secured(&mut self, env: &mut Env<'_>) -> Step {
+        if self.intercepting.is_some() {
+            return self.go_inside(env);
+        }
         // What comes now is an HTTP proxy's first request, with a time of its own.
         self.read(State::RequestHead, env.now)
+    }
+
+    fn server_secured(&mut self, alpn: Option<&[u8]>, env: &mut Env<'_>) -> Step {
+        self.secure_client(alpn, env)
+    }
+
+    fn certificate_refused(&mut self, reason: CloseReason, env: &mut Env<'_>) -> Step {
+        self.remember_refusal(env);
+        self.close(reason)
+    }
+
+    fn is_bound(&self) -> bool {
+        self.intercepting.is_some()
     }
 
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
@@ -244,7 +265,10 @@ impl Machine for Session {
         }
     }
 
-    fn connected(&mut self, _server: SocketAddr, local: SocketAddr, _env: &mut Env<'_>) -> Step {
+    fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_>) -> Step {
+        if self.intercepting.is_some() {
+            return self.secure_server(server, env);
+        }
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
             Owed::Response(request) => {
@@ -390,6 +414,9 @@ impl Session {
             Outcome::Identified(identity) => {
                 // Not needed any more, and neither is its copy of the bytes.
                 self.identifier = Identifier::new(self.plan.parsers);
+                if self.intercepting.is_some() {
+                    return self.identified_inside(&identity, env);
+                }
                 self.learn(identity);
                 self.advance(env)
             }
@@ -405,6 +432,9 @@ impl Session {
     fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
         if self.has_begun() {
             return self.incomplete(TOO_LATE, env);
+        }
+        if self.intercepting.is_some() {
+            return self.identified_inside(&Identity::None, env);
         }
         self.learn(Identity::None);
         self.advance(env)

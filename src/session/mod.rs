@@ -16,6 +16,7 @@ mod authentication;
 pub mod budget;
 mod contract;
 mod decision;
+#[cfg_attr(not(feature = "intercept"), path = "no_interception.rs")]
 mod interception;
 mod last_words;
 mod machine;
@@ -80,6 +81,8 @@ pub enum Step {
     Resolve(Box<str>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
+    /// Put TLS on the server's end.
+    SecureServer(Securing),
     /// Relay everything both ways.
     Tunnel {
         /// Read from the client already.
@@ -91,7 +94,7 @@ pub enum Step {
     Close(Closing),
 }
 
-/// TLS to be put on the client's end.
+/// TLS to be put on one end.
 #[derive(Debug)]
 pub struct Securing {
     /// As whom, and with which certificates.
@@ -117,6 +120,8 @@ pub struct Exchange {
     pub keep_alive: bool,
     /// The client's version is HTTP/1.`minor`.
     pub minor: u8,
+    /// The server may change to another protocol, which is then relayed both ways (RFC 9110 §7.8).
+    pub upgrades: bool,
 }
 
 /// How a session ends.

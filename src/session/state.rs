@@ -27,6 +27,8 @@ pub(super) enum State {
     Resolving,
     /// Waiting for a connection.
     Dialling,
+    /// Waiting for TLS with the server to stand.
+    SecuringServer,
     /// Relaying.
     Open,
     /// Over.
@@ -82,6 +84,14 @@ const EDGES: &[(State, State)] = &[
     (Resolving, Resolving),
     (Resolving, Dialling),
     (Dialling, Open),
+    // Decrypted: TLS with the server, then with the client, then requests or what else there is.
+    (Dialling, SecuringServer),
+    (SecuringServer, Securing),
+    (Securing, FirstBytes),
+    (Securing, Open),
+    (FirstBytes, RequestHead),
+    (FirstBytes, Open),
+    (RequestHead, Open),
     // The next request on a kept-alive connection.
     (Open, RequestHead),
 ];
@@ -120,6 +130,7 @@ mod tests {
             FirstBytes,
             Resolving,
             Dialling,
+            SecuringServer,
             Open,
             Closed,
         ];

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
 
 use super::super::plan::Interception;
 use super::super::problem::Report;
@@ -86,10 +89,16 @@ impl Certs<'_> {
                 format!("`{path}`: the certificate counts from {date} on, if this machine's clock is right"),
             );
         }
-        let verifier = self.verifier(root, report)?;
+        let mut made_of = Sha256::new();
+        for file in [&public.file, &private.file] {
+            made_of.update(Sha256::digest(&file.bytes));
+        }
+        made_of.update([u8::from(fallback)]);
+        let verifier = self.verifier(root, &mut made_of, report)?;
         match Minter::new(authority).and_then(|minter| Ok((minter, Ends::new(verifier)?))) {
             Ok((minter, ends)) => {
-                Some(Arc::new(Interception { minter, ends, pinned: fallback.then(Pinned::default) }))
+                let (made_of, pinned) = (made_of.finalize().into(), fallback.then(Pinned::default));
+                Some(Arc::new(Interception { minter, ends, made_of, pinned }))
             }
             Err(error) => {
                 report.error(public.node, format!("nothing can be intercepted: {error}"));
@@ -99,20 +108,26 @@ impl Certs<'_> {
     }
 
     /// Judges servers' certificates.
-    fn verifier(&mut self, root: &Node, report: &mut Report) -> Option<Arc<dyn ServerCertVerifier>> {
+    fn verifier(
+        &mut self,
+        root: &Node,
+        made_of: &mut Sha256,
+        report: &mut Report,
+    ) -> Option<Arc<dyn ServerCertVerifier>> {
         let mut roots = RootCertStore::empty();
         match self.section.get("caPublic") {
             Some(node) => {
                 let file = self.load(node, report)?;
+                made_of.update(&file.file.bytes);
                 roots.add_parsable_certificates(chain(&file, report)?);
             }
             None => {
                 let system = SYSTEM_ROOTS.iter().find_map(|path| {
                     SecretFile::read(Path::new(path), MAX_FILE_BYTES).ok().map(|file| file.bytes)
                 });
-                use rustls::pki_types::pem::PemObject as _;
                 let system = system.unwrap_or_default();
-                let certificates = rustls::pki_types::CertificateDer::pem_slice_iter(&system);
+                made_of.update(&system);
+                let certificates = CertificateDer::pem_slice_iter(&system);
                 roots.add_parsable_certificates(certificates.filter_map(Result::ok));
             }
         }

@@ -32,6 +32,8 @@ pub(super) enum Turn {
         /// The server may be asked again.
         server_reusable: bool,
     },
+    /// The server goes on in another protocol; this is for the client first.
+    Switched(Vec<u8>),
     /// The client broke; the server must learn it.
     ClientBroke(CloseReason),
     /// No whole response comes.
@@ -44,7 +46,8 @@ impl<M: Machine> Exchanging<M> {
     /// # Errors
     /// The session, if what came behind the head is not framed as the head says.
     pub fn new(session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
-        let asked = Asked { method: wanted.method, keep_alive: wanted.keep_alive, minor: wanted.minor };
+        let session::Exchange { method, keep_alive, minor, upgrades, .. } = wanted;
+        let asked = Asked { method, keep_alive, minor, upgrades };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
                 let idle = session.service().timeouts.idle;
@@ -81,6 +84,7 @@ impl<M: Machine> Exchanging<M> {
             Progress::Finished { client_reusable, server_reusable } => {
                 Turn::Finished { client_reusable, server_reusable }
             }
+            Progress::Switched(to_client) => Turn::Switched(to_client),
             Progress::BadResponse => Turn::Failed(CloseReason::BadResponse),
             Progress::BadRequest => Turn::Failed(CloseReason::BadRequest),
             Progress::Broken(Side::Client, error) => {
@@ -93,6 +97,17 @@ impl<M: Machine> Exchanging<M> {
     /// Gives back what was borrowed.
     pub fn close(&mut self, loan: &mut Loan) {
         self.exchange.close(loan);
+    }
+
+    /// Whether its server cannot be replaced by another connection.
+    pub fn is_bound(&self) -> bool {
+        self.session.is_bound()
+    }
+
+    /// Behind a change of protocol: the session, and what its server gets next.
+    pub fn into_tunnel(mut self, loan: &mut Loan) -> (Box<M>, Vec<u8>) {
+        self.exchange.close(loan);
+        (self.session, self.exchange.into_surplus())
     }
 
     /// Behind a whole response: the session, and what it does about the next request.

@@ -29,6 +29,8 @@ pub(super) enum Stage<M> {
     Talking(Box<M>),
     /// The session waits for TLS with the client.
     Securing(Box<M>),
+    /// The session waits for TLS with the server.
+    SecuringServer(Box<M>),
     /// The session waits for the word on credentials.
     Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
@@ -51,6 +53,7 @@ impl<M: Machine> Stage<M> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
             | Stage::Securing(session)
+            | Stage::SecuringServer(session)
             | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
             | Stage::Dialling(session, _) => Some(session),
@@ -59,6 +62,19 @@ impl<M: Machine> Stage<M> {
                 None
             }
         }
+    }
+
+    /// Whether nothing is heard of the client while others are waited for.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(
+            self,
+            Stage::Verifying(..) | Stage::Resolving(..) | Stage::Dialling(..) | Stage::SecuringServer(..)
+        )
+    }
+
+    /// Whether the session waits for bytes for a server that cannot be replaced.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, Stage::Talking(session) if session.is_bound())
     }
 
     /// Takes the check that is under way: the stage is then over.

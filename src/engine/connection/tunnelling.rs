@@ -47,10 +47,11 @@ pub(super) enum Turn {
 }
 
 impl Tunnelling {
-    /// A tunnel that first sends the server what the session has read already.
+    /// A tunnel that first sends both sides what was read for them already.
     pub fn new<M: Machine>(
         session: &M,
         to_server: Vec<u8>,
+        to_client: Vec<u8>,
         life: &mut Life<M>,
         tools: &Tools<'_, M>,
     ) -> Self {
@@ -59,7 +60,7 @@ impl Tunnelling {
             to_server.is_empty() || !life.record.glimpse(parsers, &to_server, &tools.shared.metrics)
         });
         Tunnelling {
-            tunnel: Tunnel::new(to_server),
+            tunnel: Tunnel::going_on(to_server, to_client),
             last: tools.now,
             due: tools.now.checked_add(timeouts.idle.min(KEEPALIVE_AFTER)),
             idle: timeouts.idle,
