@@ -16,6 +16,8 @@ use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
+#[cfg(feature = "tls")]
+use crate::engine::prober::{self, Prober};
 use crate::engine::verifier::Verifier;
 use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
@@ -68,12 +70,30 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     } else {
         None
     };
+    let (admission, dialled) = (Admission::new(effective), Dialled::new(workers));
+    #[cfg(feature = "tls")]
+    let prober = {
+        let askers: Vec<Handle<P::Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+        let surroundings = prober::Surroundings {
+            deliver: Box::new(move |answer| {
+                if let Some(worker) = askers.get(answer.asker.worker) {
+                    worker.tell(Command::Probed(answer));
+                }
+            }),
+            metrics: Arc::clone(&metrics),
+            dialled: dialled.clone(),
+            descriptors: Arc::clone(&admission.descriptors),
+        };
+        Prober::new(P::prober(&plan), surroundings)
+    };
     let shared = Arc::new(Shared {
         metrics: Arc::clone(&metrics),
-        admission: Admission::new(effective),
+        admission,
         resolver,
         verifier,
-        dialled: Dialled::new(workers),
+        #[cfg(feature = "tls")]
+        prober,
+        dialled,
     });
 
     let watch = Watch::begin();
@@ -190,6 +210,10 @@ impl<P: Program> Daemon<P> {
             && let Some(resolver) = &self.shared.resolver
         {
             resolver.reconfigure(resolver_config(service));
+        }
+        #[cfg(feature = "tls")]
+        if P::PROBES {
+            self.shared.prober.reconfigure(P::prober(&plan));
         }
         P::replace(&mut self.beside, beside, &plan, &self.plan);
         self.follower.follow(&plan);

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Fuzzes the parsers and state machines: tests/fuzz.sh [--seconds N] [--jobs N] [--list] [TARGET…]
+# Fuzzes the parsers and state machines: tests/fuzz.sh [--seconds N] [--jobs N] [--seed N] [--list] [TARGET…]
 #
 # Builds every target once with the stable toolchain and runs each for N seconds (default 30), as many at a time as
-# there are cores. Exit 0 if nothing was found; otherwise it says how to see each finding again. Needs a C++ compiler;
-# neither a nightly toolchain nor cargo-fuzz. See fuzz/README.md.
+# there are cores. Exit 0 if nothing was found; otherwise it says how to see each finding again. Without --seed a fresh
+# tree is searched the same way each time, so that a gate does not close by luck: who looks for something new gives
+# another one. Needs a C++ compiler; neither a nightly toolchain nor cargo-fuzz. See fuzz/README.md.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 seconds=30
+seed=1
 jobs=$(nproc 2>/dev/null || echo 2)
 rss_limit_mb=1024
 # Of one input, by the clock on the wall. The slowest ones take some milliseconds; a busy machine may stall longer.
@@ -23,6 +25,7 @@ while (($#)); do
     case $1 in
     --seconds) seconds=${2:?$1 needs a number} && shift 2 ;;
     --jobs) jobs=${2:?$1 needs a number} && shift 2 ;;
+    --seed) seed=${2:?$1 needs a number} && shift 2 ;;
     --list) sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"$/\1/p' "$root/fuzz/Cargo.toml" && exit 0 ;;
     -h | --help) usage 0 ;;
     -*) usage 2 >&2 ;;
@@ -65,7 +68,7 @@ RUSTFLAGS="${coverage[*]}" "${build[@]}"
 binaries=$out/$host/release
 
 # Seeds: small ones are committed, the others come from the tests' vectors, which are hex.
-seed() {
+seed_corpus() {
     local target=$1 into=$2 file flow line
     if [[ -d $root/fuzz/seeds/$target ]]; then
         cp "$root/fuzz/seeds/$target"/* "$into"
@@ -102,9 +105,9 @@ run() {
     local target=$1 dir=$out/run/$1 status=0
     mkdir -p "$dir/corpus" "$dir/seeds" "$dir/findings"
     rm -f "$dir/seeds"/* "$dir/findings"/*
-    seed "$target" "$dir/seeds"
+    seed_corpus "$target" "$dir/seeds"
     local options=(
-        -max_total_time="$seconds" -max_len="$(max_len "$target")" -timeout="$timeout_seconds"
+        -seed="$seed" -max_total_time="$seconds" -max_len="$(max_len "$target")" -timeout="$timeout_seconds"
         -rss_limit_mb="$rss_limit_mb" -artifact_prefix="$dir/findings/" -print_final_stats=1
     )
     # A dictionary says in its first line whom it helps; libFuzzer takes one file.

@@ -13,7 +13,7 @@ use decide::rules::{
 };
 use decide::why::{Outcome, explain};
 use decide::request::{PathValue, normalise_path};
-use decide::{Action, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
+use decide::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -100,7 +100,7 @@ fn bit_by_bit(
     let mut given: Option<Verdict> = None;
     loop {
         for _ in 0..u.int_in_range(0..=3)? {
-            reveal_one(u.int_in_range(0..=9)?, &mut facts, truth);
+            reveal_one(u.int_in_range(0..=10)?, &mut facts, truth);
         }
         let told = || format!("{specs:#?}\n{locals:?}\nknown {facts:?}\ntruth {truth:?}");
         let decision = rules.decide(&facts, locals);
@@ -131,7 +131,7 @@ fn bit_by_bit(
         if facts == *truth {
             return Ok(());
         }
-        for place in 0..10 {
+        for place in 0..11 {
             let before = facts.clone();
             reveal_one(place, &mut facts, truth);
             if facts != before {
@@ -158,6 +158,7 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
             obtain_request(facts, truth);
         }
         Need::Dest => facts.dest = truth.dest,
+        Need::Cert => facts.cert = truth.cert,
     }
 }
 
@@ -180,6 +181,7 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
         8 => facts.user = truth.user.clone(),
+        9 => facts.cert = truth.cert,
         _ => facts.esni = truth.esni,
     }
 }
@@ -211,6 +213,7 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
         user: or_absent(u, |u| Ok(Box::from(*u.choose(&USERS)?)))?,
         ech: if hello { Known::Is(*u.choose(&[Ech::None, Ech::Grease, Ech::Real])?) } else { Known::Absent },
         esni: if hello { Known::Is(u.arbitrary()?) } else { Known::Absent },
+        cert: if hello { Known::Is(cert(u)?) } else { Known::Absent },
     })
 }
 
@@ -220,7 +223,7 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=14)? {
+    Ok(match u.int_in_range(0..=15)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -239,6 +242,7 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
         11 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
         12 => FieldSpec::Host(terms(u, name_value)?),
         13 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
+        14 => FieldSpec::Cert(terms(u, cert)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }
@@ -276,6 +280,10 @@ fn user_value(u: &mut Unstructured<'_>) -> Result<UserValue> {
         true => UserValue::None,
         false => UserValue::name(u.choose(&USERS)?),
     })
+}
+
+fn cert(u: &mut Unstructured<'_>) -> Result<Cert> {
+    Ok(*u.choose(&[Cert::Valid, Cert::Invalid, Cert::Unknown])?)
 }
 
 fn list(u: &mut Unstructured<'_>) -> Result<Arc<List>> {

@@ -11,9 +11,11 @@ use calamary::accept::Wish;
 use calamary::auth::Verification;
 use calamary::config::{LoadOptions, Mode, Plan, load};
 use calamary::connect::dial::DialError;
+use calamary::connect::distrust::Distrust;
+use calamary::connect::probe::{Doubt, Finding};
 use calamary::connect::resolve::ResolveError;
 use calamary::decide::rules::Locals;
-use calamary::decide::{Action, Decision, Known, Verdict};
+use calamary::decide::{Action, Cert, Decision, Known, Verdict};
 use calamary::identify::tcp::{Identifier, MAX_PRELUDE};
 use calamary::identify::{Identity, Outcome, Parsers};
 use calamary::session::{CloseReason, Env, Exchange, Machine, Report, Session, Step, Wire};
@@ -96,6 +98,17 @@ fuzz_target!(|data: &[u8]| {
     run.fall_silent();
 });
 
+const FINDINGS: [Finding; 3] =
+    [Finding::Valid, Finding::Invalid(Distrust::WrongName), Finding::Unknown(Doubt::Refused)];
+
+fn worth(finding: Finding) -> Cert {
+    match finding {
+        Finding::Valid => Cert::Valid,
+        Finding::Invalid(_) => Cert::Invalid,
+        Finding::Unknown(_) => Cert::Unknown,
+    }
+}
+
 enum Going {
     On,
     Over,
@@ -123,6 +136,8 @@ struct Run {
     /// Bytes read since the session began or was last free.
     fed: Vec<u8>,
     eof: bool,
+    /// What was said of certificates.
+    findings: Vec<(SocketAddr, Finding)>,
 }
 
 impl Run {
@@ -140,6 +155,7 @@ impl Run {
             step: Step::Dial(Vec::new()),
             fed: Vec::new(),
             eof: false,
+            findings: Vec::new(),
         };
         let wish = match listener.mode {
             Mode::Transparent if !u.ratio(1, 8)? => {
@@ -215,6 +231,15 @@ impl Run {
                         .map(Ok)?,
                 };
                 self.call(|session, env| session.resolved(result, env));
+            }
+            Step::Probe(targets) => {
+                assert!(!targets.is_empty() && targets.len() <= 4);
+                assert!(self.findings.is_empty(), "certificates are asked for again");
+                for target in &targets {
+                    self.findings.push((target.addr, *u.choose(&FINDINGS)?));
+                }
+                let findings = self.findings.iter().map(|(_, finding)| *finding).collect();
+                self.call(|session, env| session.probed(findings, env));
             }
             Step::Dial(addrs) => {
                 self.dialled(&addrs);
@@ -308,6 +333,10 @@ impl Run {
             let mut facts = self.session.facts().clone();
             assert_eq!(facts.port, Known::Is(addr.port()));
             facts.dest = Known::Is(addr.ip().to_canonical());
+            if !self.findings.is_empty() {
+                let finding = self.findings.iter().find(|(probed, _)| probed == addr);
+                facts.cert = finding.map_or(Known::Unknown, |(_, finding)| Known::Is(worth(*finding)));
+            }
             let decision = PLAN.rules.decide(&facts, &self.locals);
             let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action == Action::Accept);
             assert!(accepted, "{addr} is dialled, the rules say {decision:?} to {facts:?}");
@@ -361,6 +390,7 @@ impl Run {
                 Step::Resolve(_) => {
                     self.call(|session, env| session.resolved(Err(ResolveError::Failed), env))
                 }
+                Step::Probe(_) => self.call(|session, env| session.probed(Vec::new(), env)),
                 Step::Dial(addrs) => {
                     self.dialled(&addrs);
                     self.call(|session, env| session.dial_failed(DialError::TimedOut, env));

@@ -2,17 +2,18 @@
 //! checked for being text.
 
 use std::path::{Path, PathBuf};
-#[cfg(not(feature = "intercept"))]
-use std::sync::Arc;
 
 use super::decode::{Keys, Section, text};
-#[cfg(not(feature = "intercept"))]
-use super::plan::Interception;
 use super::problem::Report;
 #[cfg(feature = "tls")]
 use super::secret_file::SecretFile;
 use super::tree::Node;
+#[cfg(feature = "tls")]
+use crate::connect::trust::Trust;
 use crate::relay::stream::Role;
+
+#[cfg(feature = "tls")]
+mod roots;
 
 const KEYS: Keys =
     Keys::new(&["serverPublic", "serverPrivate", "interceptPublic", "interceptPrivate", "caPublic"]);
@@ -25,6 +26,20 @@ pub(super) struct Certs<'t> {
     folder: &'t Path,
     /// Files that were read.
     pub(super) files: Vec<PathBuf>,
+    /// Who is trusted and why, in a few words for `-v`.
+    pub(super) trusted: Option<String>,
+}
+
+/// The largest file: a chain of a few certificates has some kilobytes, a collection of roots some hundred.
+#[cfg(feature = "tls")]
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A file and the key that names it.
+#[cfg(feature = "tls")]
+struct Loaded<'t> {
+    node: &'t Node,
+    path: PathBuf,
+    file: SecretFile,
 }
 
 impl<'t> Certs<'t> {
@@ -34,7 +49,7 @@ impl<'t> Certs<'t> {
         for entry in section.entries() {
             text(entry.value, "the path of a file", report);
         }
-        Certs { section, folder, files: Vec::new() }
+        Certs { section, folder, files: Vec::new(), trusted: None }
     }
 
     /// The server's side of listeners of mode `https`. `root` is where it is said that a key is missing.
@@ -55,10 +70,25 @@ impl<'t> Certs<'t> {
         None
     }
 
-    /// Without interception no rule asks for it: [`super::rules`] refuses the action.
-    #[cfg(not(feature = "intercept"))]
-    pub(super) fn interception(&mut self, _: &Node, _: bool, _: &mut Report) -> Option<Arc<Interception>> {
-        None
+    /// Whom rules trust that ask for servers' certificates. `root` is where it is said that nobody can be trusted.
+    #[cfg(feature = "tls")]
+    pub(super) fn trust(&mut self, root: &Node, report: &mut Report) -> Option<Trust> {
+        let (roots, source) = match self.section.get("caPublic") {
+            Some(node) => {
+                let file = self.load(node, report)?;
+                (roots::configured(&file, report)?, roots::Source::File(file.path))
+            }
+            None => {
+                let found = roots::of_system();
+                if found.is_none() {
+                    let message = "is missing: this system has no certificates of authorities";
+                    report.missing(root, "certs.caPublic", message);
+                }
+                found?
+            }
+        };
+        self.trusted = Some(format!("roots: {} of {source}", roots.len()));
+        Some(Trust::new(roots))
     }
 
     #[cfg(feature = "tls")]
@@ -78,13 +108,13 @@ impl<'t> Certs<'t> {
     }
 
     #[cfg(feature = "tls")]
-    fn load(&mut self, node: &'t Node, report: &mut Report) -> Option<server::Loaded<'t>> {
+    fn load(&mut self, node: &'t Node, report: &mut Report) -> Option<Loaded<'t>> {
         // What is no text is reported already.
         let path = self.folder.join(super::decode::scalar(node)?);
-        match SecretFile::read(&path, server::MAX_FILE_BYTES) {
+        match SecretFile::read(&path, MAX_FILE_BYTES) {
             Ok(file) => {
                 self.files.push(path.clone());
-                Some(server::Loaded { node, path, file })
+                Some(Loaded { node, path, file })
             }
             Err(error) => {
                 report.error(node, format!("`{}` cannot be read: {error}", path.display()));
@@ -100,32 +130,19 @@ mod authority;
 /// Whether a certificate chain and a key can be a server's.
 #[cfg(feature = "tls")]
 mod server {
-    use std::path::PathBuf;
-
     use rustls::pki_types::pem::{Error as PemError, PemObject as _};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{Error, InconsistentKeys};
 
     use super::super::problem::Report;
-    use super::super::secret_file::SecretFile;
-    use super::super::tree::Node;
+    use super::Loaded;
     use crate::relay::stream::Role;
     use crate::relay::tls;
     use crate::sys::time;
     use crate::wire::x509::{self, Certificate, Time};
 
-    /// The largest file: a chain of a few certificates has some kilobytes.
-    pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
-
     /// Certificates of one chain. Four are many.
     const MAX_CHAIN: usize = 16;
-
-    /// A file and the key that names it.
-    pub(super) struct Loaded<'t> {
-        pub node: &'t Node,
-        pub path: PathBuf,
-        pub file: SecretFile,
-    }
 
     /// What a listener needs, if the files are in order.
     pub(super) fn role(public: &Loaded<'_>, private: &Loaded<'_>, report: &mut Report) -> Option<Role> {

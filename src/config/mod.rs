@@ -29,6 +29,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use self::certs::Certs;
 use self::decode::{Keys, Section, boolean};
@@ -37,6 +39,8 @@ use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
 use crate::decide::Action;
+#[cfg(feature = "tls")]
+use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
@@ -198,14 +202,25 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
-    let intercepts = rules.iter().any(|rule| rule.spec.action == Action::Intercept);
+    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
+    let intercepts = specs.iter().any(|rule| rule.action == Action::Intercept);
     let fallback = section.get("interceptFallback").and_then(|node| boolean(node, report)).unwrap_or(false);
-    let interception = if intercepts { certs.interception(root, fallback, report) } else { None };
+    #[cfg(feature = "tls")]
+    let asks = specs.iter().any(asks_for_certificates);
+    #[cfg(feature = "tls")]
+    let trust = match intercepts || asks {
+        true => certs.trust(root, report).map(Arc::new),
+        false => None,
+    };
+    #[cfg(feature = "intercept")]
+    let interception = trust
+        .as_ref()
+        .filter(|_| intercepts)
+        .and_then(|trust| certs.interception(root, Arc::clone(trust), fallback, report));
     if !report.is_clean() {
         return None;
     }
 
-    let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
     let compiled = Ruleset::new(specs);
     if compiled.is_empty() {
         report.warn(section.get("rules").unwrap_or(root), "there are no rules: everything is denied");
@@ -221,8 +236,16 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
-    let plan = Plan { service, rules: compiled, parsers: settings.parsers, interception };
-    let summary = summary(&plan, &vars);
+    let plan = Plan {
+        service,
+        rules: compiled,
+        parsers: settings.parsers,
+        #[cfg(feature = "tls")]
+        trust: trust.filter(|_| asks),
+        #[cfg(feature = "intercept")]
+        interception,
+    };
+    let summary = summary(&plan, &vars, certs.trusted.as_deref());
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
@@ -268,12 +291,21 @@ fn summary_of_listeners(service: &Service) -> String {
     format!("listeners: {} ({})", service.listeners.len(), listeners.join(", "))
 }
 
-fn summary(plan: &Plan, vars: &Variables<'_>) -> String {
+/// Whether a rule hangs on what servers' certificates are worth.
+#[cfg(feature = "tls")]
+fn asks_for_certificates(rule: &RuleSpec) -> bool {
+    rule.fields.iter().any(|field| matches!(field, FieldSpec::Cert(_)))
+}
+
+fn summary(plan: &Plan, vars: &Variables<'_>, trusted: Option<&str>) -> String {
     let mut out = summary_of_listeners(&plan.service);
     // Writing to a string cannot fail.
     let _ = write!(out, "\nrules: {}, variables: {}", plan.rules.len(), vars.len());
     for (name, path, content) in vars.files() {
         let _ = write!(out, "\n${name}: {}", content.summary(path));
+    }
+    if let Some(trusted) = trusted {
+        let _ = write!(out, "\n{trusted}");
     }
     if let Some(addr) = plan.service.metrics {
         let _ = write!(out, "\nmetrics: http://{addr}/metrics");

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Users;
+#[cfg(feature = "intercept")]
+use crate::connect::trust::Trust;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
@@ -23,7 +25,11 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// Who judges servers' certificates, if a rule asks for that.
+    #[cfg(feature = "tls")]
+    pub trust: Option<Arc<crate::connect::trust::Trust>>,
     /// What intercepted connections need; nothing where no rule intercepts.
+    #[cfg(feature = "intercept")]
     pub interception: Option<Arc<Interception>>,
 }
 
@@ -35,16 +41,21 @@ pub struct Interception {
     pub minter: Minter,
     /// TLS towards clients and servers.
     pub ends: Ends,
-    /// A hash of everything of the configuration that it is made of.
+    /// Who judges servers' certificates.
+    pub trust: Arc<Trust>,
+    /// A hash of the files and settings that it is made of, but for the roots.
     pub made_of: [u8; 32],
     /// Who did not accept our certificates; nothing where they get no other chance.
     pub pinned: Option<Pinned>,
 }
 
-/// There is none in this build.
-#[cfg(not(feature = "intercept"))]
-#[derive(Debug)]
-pub enum Interception {}
+#[cfg(feature = "intercept")]
+impl Interception {
+    /// Whether `other` was made of the same.
+    pub fn is_same(&self, other: &Interception) -> bool {
+        self.made_of == other.made_of && self.trust.is_same(&other.trust)
+    }
+}
 
 impl AsRef<Service> for Plan {
     fn as_ref(&self) -> &Service {

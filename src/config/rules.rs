@@ -13,7 +13,7 @@ use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
-use crate::decide::{Action, L4, L5, L7};
+use crate::decide::{Action, Cert, L4, L5, L7};
 
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -105,6 +105,10 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "encrypted" => fields.push(FieldSpec::Encrypted(values(node, &BOOLS, vars, report))),
             "esni" => fields.push(FieldSpec::Esni(values(node, &BOOLS, vars, report))),
             "ech" => fields.push(FieldSpec::Ech(values(node, &ECHS, vars, report))),
+            "cert" if cfg!(feature = "tls") => {
+                fields.push(FieldSpec::Cert(values(node, &CERTS, vars, report)));
+            }
+            "cert" => report.error(field.key, "the field `cert` is not part of this build"),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
             "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
@@ -170,6 +174,8 @@ const ECHS: Kind<EchValue> =
 
 const L7S: Kind<L7> = Kind { what: "a protocol", accepted: &["http", "h2", "none"], parse: parse_l7 };
 const PATHS: Kind<PathValue> = Kind { what: "a path", accepted: &["/"], parse: PathValue::parse };
+const CERTS: Kind<Cert> =
+    Kind { what: "a certificate's worth", accepted: &["valid", "invalid", "unknown"], parse: parse_cert };
 const USERS: Kind<UserValue> = Kind { what: "a user", accepted: &["none"], parse: parse_user };
 
 fn values<'t, T>(
@@ -390,4 +396,10 @@ fn parse_ech(text: &str) -> Option<EchValue> {
         "any" => Some(EchValue::Any),
         _ => None,
     }
+}
+
+fn parse_cert(text: &str) -> Option<Cert> {
+    [Cert::Valid, Cert::Invalid, Cert::Unknown]
+        .into_iter()
+        .find(|cert| cert.as_str().eq_ignore_ascii_case(text))
 }

@@ -1,6 +1,12 @@
-//! From a name and a port to a connected socket: resolving, then dialling.
+//! From a name and a port to a connected socket: resolving, then dialling; between them perhaps a look at the server's
+//! certificate.
 //!
-//! Both are state machines without sockets and clock: they say what to send or open, and are told what happened.
+//! These are state machines without sockets and clock: they say what to send or open, and are told what happened.
 
 pub mod dial;
+pub mod distrust;
+pub mod probe;
+mod recent;
 pub mod resolve;
+#[cfg(feature = "tls")]
+pub mod trust;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::predicate::{AddrPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
+use super::predicate::{AddrPredicate, CertPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
 use super::request::{L7Predicate, PathPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
@@ -24,12 +24,23 @@ pub(super) enum Dim {
     L7,
     Host,
     Path,
+    Cert,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 9] =
-        [Dim::Port, Dim::Sport, Dim::L7, Dim::Src, Dim::User, Dim::Dest, Dim::Name, Dim::Host, Dim::Path];
+    pub(super) const ALL: [Dim; 10] = [
+        Dim::Port,
+        Dim::Sport,
+        Dim::L7,
+        Dim::Src,
+        Dim::User,
+        Dim::Dest,
+        Dim::Name,
+        Dim::Host,
+        Dim::Path,
+        Dim::Cert,
+    ];
 
     /// What obtains the fact.
     pub(super) fn need(self) -> Need {
@@ -37,6 +48,7 @@ impl Dim {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
             Dim::Port | Dim::Name | Dim::L7 | Dim::Host | Dim::Path => Need::FirstBytes,
             Dim::Dest => Need::Dest,
+            Dim::Cert => Need::Cert,
         }
     }
 }
@@ -66,6 +78,7 @@ pub(super) struct Compiled {
     pub(super) users: Vec<UserPredicate>,
     pub(super) l7s: Vec<L7Predicate>,
     pub(super) paths: Vec<PathPredicate>,
+    pub(super) certs: Vec<CertPredicate>,
 }
 
 /// Compiles the rules in their order.
@@ -87,6 +100,7 @@ struct Compiler {
     users: HashMap<Key, Option<Atom>>,
     l7s: HashMap<Key, Option<Atom>>,
     paths: HashMap<Key, Option<Atom>>,
+    certs: HashMap<Key, Option<Atom>>,
 }
 
 /// Nothing can match.
@@ -131,6 +145,7 @@ impl Compiler {
             Dim::L7 => (&mut self.l7s, self.out.l7s.len()),
             Dim::Path => (&mut self.paths, self.out.paths.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
+            Dim::Cert => (&mut self.certs, self.out.certs.len()),
         };
         if let Some(known) = known.get(&key) {
             return known.map(Some).ok_or(Never);
@@ -149,6 +164,7 @@ impl Compiler {
                 Dim::L7 => push(&mut self.out.l7s, l7_predicate(fields), L7Predicate::is_empty),
                 Dim::Path => push(&mut self.out.paths, path_predicate(fields), |_| false),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
+                Dim::Cert => push(&mut self.out.certs, cert_predicate(fields), CertPredicate::is_empty),
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -179,6 +195,7 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             (Dim::L7, FieldSpec::ProtoL7(terms)) => key.add_l7s(terms),
             (Dim::Path, FieldSpec::Path(terms)) => key.add_paths(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
+            (Dim::Cert, FieldSpec::Cert(terms)) => key.add_certs(terms),
             _ => {}
         }
     }
@@ -247,6 +264,16 @@ fn user_predicate(fields: &[FieldSpec]) -> UserPredicate {
     let mut predicate = UserPredicate::default();
     for field in fields {
         if let FieldSpec::User(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn cert_predicate(fields: &[FieldSpec]) -> CertPredicate {
+    let mut predicate = CertPredicate::any();
+    for field in fields {
+        if let FieldSpec::Cert(terms) = field {
             predicate.add(terms);
         }
     }

@@ -128,6 +128,28 @@ impl Ech {
     }
 }
 
+/// What the server's certificate is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cert {
+    /// It leads to a trusted root, is for that name, and counts now.
+    Valid,
+    /// One of these is not so.
+    Invalid,
+    /// Nobody could find out.
+    Unknown,
+}
+
+impl Cert {
+    /// As written in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cert::Valid => "valid",
+            Cert::Invalid => "invalid",
+            Cert::Unknown => "unknown",
+        }
+    }
+}
+
 /// The facts of one connection or request. Names are as [`super::name::normalise`] leaves them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -149,6 +171,8 @@ pub struct Facts {
     pub ech: Known<Ech>,
     /// The encrypted_server_name extension of old drafts; absent where there is no ClientHello.
     pub esni: Known<bool>,
+    /// What the server shows for that name; absent where there is no ClientHello.
+    pub cert: Known<Cert>,
     /// The authenticated name, as configured; absent where nobody is asked for one.
     pub user: Known<Box<str>>,
     /// What the request at hand is made in. Where the first bytes are known and this is not, there is none that anybody

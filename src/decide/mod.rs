@@ -25,7 +25,7 @@ mod walk;
 pub mod why;
 mod worlds;
 
-pub use facts::{Ech, Facts, Known, L4, L5, L7};
+pub use facts::{Cert, Ech, Facts, Known, L4, L5, L7};
 
 /// What happens to a connection or request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct Verdict {
 }
 
 /// The facts that are obtained together, in the order of what they cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
@@ -91,6 +91,8 @@ pub enum Need {
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,
+    /// `cert`: a handshake of our own with `dest`, which must be obtained first.
+    Cert,
 }
 
 /// A verdict, or what it hangs on.

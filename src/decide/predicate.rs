@@ -6,12 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::L7;
 use super::addr_set::AddrSet;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
 use super::request::PathValue;
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
+use super::{Cert, L7};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
 const MAX_RANGES_COMPARED: usize = 4096;
@@ -264,6 +264,28 @@ impl UserPredicate {
     }
 }
 
+/// A condition on the certificate: what of it matches.
+#[derive(Debug)]
+pub(super) struct CertPredicate(Vec<Cert>);
+
+impl CertPredicate {
+    pub(super) fn any() -> CertPredicate {
+        CertPredicate(vec![Cert::Valid, Cert::Invalid, Cert::Unknown])
+    }
+
+    pub(super) fn add(&mut self, terms: &[Term<Cert>]) {
+        self.0.retain(|cert| list_matches(terms, |value| value == cert));
+    }
+
+    pub(super) fn matches(&self, cert: Cert) -> bool {
+        self.0.contains(&cert)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What makes two predicates the same question: their values in one order, variables by identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Key(Vec<Vec<(bool, KeyValue)>>);
@@ -278,6 +300,7 @@ enum KeyValue {
     User(Box<str>),
     L7(&'static str),
     Path(PathValue),
+    Cert(Cert),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
 }
@@ -319,6 +342,10 @@ impl Key {
 
     pub(super) fn add_paths(&mut self, terms: &[Term<PathValue>]) {
         self.add(terms, |value| KeyValue::Path(value.clone()));
+    }
+
+    pub(super) fn add_certs(&mut self, terms: &[Term<Cert>]) {
+        self.add(terms, |value| KeyValue::Cert(*value));
     }
 
     /// Whether every positive value of a field stands there negated, too.

@@ -13,7 +13,7 @@ use super::list::List;
 use super::name::NamePattern;
 use super::request::PathValue;
 use super::walk::walk;
-use super::{Action, Decision, Facts, L4, L5, L7};
+use super::{Action, Cert, Decision, Facts, L4, L5, L7};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -51,6 +51,8 @@ pub enum FieldSpec {
     Esni(Vec<Term<bool>>),
     /// Encrypted ClientHello; without a ClientHello nothing matches.
     Ech(Vec<Term<EchValue>>),
+    /// What the server's certificate is worth; without a ClientHello nothing matches.
+    Cert(Vec<Term<Cert>>),
     /// The trusted name.
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.

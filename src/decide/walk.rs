@@ -23,7 +23,7 @@ use super::{Action, Decision, Facts, Known, Need, RuleId, Verdict};
 const MAX_LOOK_AHEAD: u32 = 4096;
 
 /// What it costs, least first.
-const BY_COST: [Need; 3] = [Need::Given, Need::FirstBytes, Need::Dest];
+const BY_COST: [Need; 4] = [Need::Given, Need::FirstBytes, Need::Dest, Need::Cert];
 
 /// Walks the rules.
 pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision {
@@ -124,6 +124,10 @@ impl Walk<'_> {
                     let users = &self.rules.users;
                     users.get(at).is_some_and(|p| p.matches(self.facts.user.is().map(|user| &**user)))
                 }
+                Dim::Cert => {
+                    let cert = self.facts.cert.is();
+                    cert.is_some_and(|cert| self.rules.certs.get(at).is_some_and(|p| p.matches(*cert)))
+                }
             }
     }
 
@@ -139,6 +143,7 @@ impl Walk<'_> {
             Dim::L7 => self.facts.l7.is_unknown(),
             Dim::Host => self.facts.host.is_unknown(),
             Dim::Path => self.facts.path.is_unknown(),
+            Dim::Cert => self.facts.cert.is_unknown(),
         }
     }
 
@@ -282,7 +287,7 @@ impl Walk<'_> {
             && match need {
                 Need::Given => self.possible.spans_l4(),
                 Need::FirstBytes => self.possible.spans_first_bytes(),
-                Need::Dest => false,
+                Need::Dest | Need::Cert => false,
             };
         by_worlds || self.open(entry).any(|dim| dim.need() == need)
     }
@@ -292,7 +297,7 @@ impl Walk<'_> {
         self.possible.and(match need {
             Need::Given => worlds.any_l4(),
             Need::FirstBytes => worlds.any_first_bytes(),
-            Need::Dest => worlds,
+            Need::Dest | Need::Cert => worlds,
         })
     }
 }

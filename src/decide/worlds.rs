@@ -124,6 +124,8 @@ impl Worlds {
                     EchValue::Any => HELLO & !of_ech(Ech::None),
                 })
             }),
+            // Beyond that it is asked by a predicate.
+            FieldSpec::Cert(_) => both(HELLO),
             FieldSpec::Src(_)
             | FieldSpec::Dest(_)
             | FieldSpec::ProtoL3(_)

@@ -133,6 +133,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A descriptor that was to spare.
+#[derive(Debug)]
+pub(super) struct Extra(Arc<Descriptors>);
+
+impl Extra {
+    /// Nothing if there is none.
+    pub fn take(descriptors: &Arc<Descriptors>) -> Option<Self> {
+        descriptors.take(1).then(|| Extra(Arc::clone(descriptors)))
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.0.give_back(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

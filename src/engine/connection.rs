@@ -6,6 +6,7 @@
 mod dialling;
 mod exchanging;
 mod lingering;
+mod probing;
 mod resolving;
 mod securing;
 mod server;
@@ -109,7 +110,7 @@ impl<M: Machine> Connection<M> {
         if role == 0 {
             self.client.ready.merge(ready);
             let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-            if gone && self.stage.waits_for_others() {
+            if gone && self.stage.is_waiting() {
                 return self.finish(CloseReason::ClientGone, Wire::Quiet, tools);
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
@@ -146,7 +147,7 @@ impl<M: Machine> Connection<M> {
             Stage::Talking(_) => self.listen(tools),
             Stage::Securing(_) => self.shake_hands(tools),
             Stage::SecuringServer(_) if M::INTERCEPTS => self.shake_hands_with_server(tools),
-            Stage::Verifying(..) | Stage::Resolving(..) => Fate::Stays,
+            Stage::Verifying(..) | Stage::Resolving(..) | Stage::Probing(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
@@ -168,6 +169,7 @@ impl<M: Machine> Connection<M> {
             }
             Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
+            Stage::Probing(_) if M::PROBES => self.probing_over(tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
                 let server = self.server.as_ref().map(|server| &server.end);
@@ -180,9 +182,11 @@ impl<M: Machine> Connection<M> {
                 Fate::Stays
             }
             Stage::Exchanging(_) if M::EXCHANGES => self.fail_exchange(CloseReason::Idle, tools),
-            Stage::Verifying(_) | Stage::Exchanging(_) | Stage::Lingering(_) | Stage::Over => {
-                self.over(tools)
-            }
+            Stage::Verifying(_)
+            | Stage::Probing(_)
+            | Stage::Exchanging(_)
+            | Stage::Lingering(_)
+            | Stage::Over => self.over(tools),
         }
     }
 
@@ -260,9 +264,12 @@ impl<M: Machine> Connection<M> {
             Step::Verify(credentials) if M::VERIFIES => self.verify(session, credentials, tools),
             Step::Resolve(name) if M::RESOLVES => self.resolve(session, name, tools),
             Step::Resolve(_) => self.finish(CloseReason::ResolveFailed, Wire::Reset, tools),
+            Step::Probe(targets) if M::PROBES => self.probe(session, targets, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
-            Step::Verify(_) | Step::Exchange(_) => self.finish(CloseReason::BadRequest, Wire::Reset, tools),
+            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) => {
+                self.finish(CloseReason::BadRequest, Wire::Reset, tools)
+            }
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
             Step::Tunnel { to_server } => self.open_tunnel(session, to_server, Vec::new(), tools),
         }

@@ -12,16 +12,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 type Pair = (SocketAddr, SocketAddr);
 type Pairs = Arc<Mutex<HashSet<Pair>>>;
 
-/// What every worker has dialled.
-#[derive(Debug)]
+/// What every worker has dialled, and the thread that probes certificates.
+#[derive(Debug, Clone)]
 pub struct Dialled {
+    /// Of the workers, then of that thread.
     workers: Vec<Pairs>,
 }
 
 impl Dialled {
     /// Nothing yet, for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Dialled { workers: (0..workers).map(|_| Pairs::default()).collect() }
+        Dialled { workers: (0..=workers).map(|_| Pairs::default()).collect() }
+    }
+
+    /// Who probes certificates, where workers have their number.
+    #[cfg(feature = "tls")]
+    pub(super) fn prober(&self) -> usize {
+        self.workers.len().saturating_sub(1)
     }
 
     /// Dials `remote` for `worker` and remembers the socket as long as the trace lives.

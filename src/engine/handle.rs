@@ -30,6 +30,9 @@ pub struct Shared {
     pub resolver: Option<ResolverHandle>,
     /// Passwords.
     pub verifier: Verifier,
+    /// Servers' certificates.
+    #[cfg(feature = "tls")]
+    pub prober: super::prober::Prober,
     /// Our own connections to servers.
     pub dialled: Dialled,
 }
@@ -45,6 +48,9 @@ pub enum Command<P> {
     Answer(Answer),
     /// The verifier's answer to this worker.
     Verified(Verified),
+    /// The prober's answer to this worker.
+    #[cfg(feature = "tls")]
+    Probed(crate::connect::probe::Answer),
     /// Accept nothing more; end when all sessions have, or at this time.
     Drain(Instant),
     /// Log the live connections.

@@ -9,6 +9,8 @@ mod connection;
 mod dialled;
 mod handle;
 mod listening;
+#[cfg(feature = "tls")]
+pub mod prober;
 mod reporter;
 pub mod resolver;
 mod slab;

@@ -11,6 +11,8 @@ use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
 use crate::session::Session;
+#[cfg(feature = "tls")]
+use crate::sys::limits::Descriptors;
 use crate::sys::socket::{Outgoing, reset_on_close};
 
 /// Longer than anything takes that happens at all, shorter than any time limit that could hide that it did not.
@@ -59,6 +61,8 @@ fn start_after(
         admission: Admission::new(limits),
         resolver: Some(resolver),
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
+        #[cfg(feature = "tls")]
+        prober: prober(&metrics, &worker),
         dialled: Dialled::new(1),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
@@ -67,6 +71,19 @@ fn start_after(
     first(&worker, addr, Arc::clone(&plan));
     spawn::<Session>(0, &mut worker, prepared, shared, plan, locals).unwrap();
     Running { worker, addr, metrics }
+}
+
+/// No rule of these tests asks for a certificate.
+#[cfg(feature = "tls")]
+fn prober(metrics: &Arc<Metrics>, worker: &Handle<Plan>) -> prober::Prober {
+    let asker = worker.another();
+    let surroundings = prober::Surroundings {
+        deliver: Box::new(move |answer| asker.tell(Command::Probed(answer))),
+        metrics: Arc::clone(metrics),
+        dialled: Dialled::new(1),
+        descriptors: Arc::new(Descriptors::new(1)),
+    };
+    prober::Prober::new(None, surroundings)
 }
 
 impl Running {

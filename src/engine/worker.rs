@@ -366,6 +366,10 @@ impl<M: Machine> Worker<M> {
                 }
                 // Nobody has asked.
                 Command::Verified(_) => {}
+                #[cfg(feature = "tls")]
+                Command::Probed(answer) => {
+                    self.with(answer.asker.token, now, |connection, tools| connection.probed(&answer, tools));
+                }
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
             }

@@ -22,6 +22,7 @@ pub use server::{Server, serve};
 
 use crate::config::Mode;
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::decide::{Action, L4, L5, RuleId, Verdict};
 use crate::session::CloseReason;
 use crate::sys::time;
@@ -50,6 +51,7 @@ pub struct Metrics {
     dns_failures: Counter,
     refused: [Counter; Limit::ALL.len()],
     attempts: [Counter; Attempt::ALL.len()],
+    probes: [Counter; PROBED.len()],
 }
 
 /// Which limit a connection was refused by.
@@ -110,6 +112,8 @@ const PROTOCOLS: [&str; 6] = ["TLS", "HTTP", "QUIC", "DNS", "NTP", "none"];
 const TLS_VERSIONS: [&str; 6] = ["1.0", "1.1", "1.2", "1.3", "other", "none"];
 /// At [`action_index`].
 const ACTIONS: [&str; 4] = ["accept", "deny", "redirect", "intercept"];
+/// At [`probed_index`].
+const PROBED: [&str; 3] = ["valid", "invalid", "unknown"];
 /// IPv4 and IPv6, in this order.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
@@ -151,6 +155,14 @@ fn action_index(action: Action) -> usize {
         Action::Deny => 1,
         Action::Redirect => 2,
         Action::Intercept => 3,
+    }
+}
+
+fn probed_index(finding: Finding) -> usize {
+    match finding {
+        Finding::Valid => 0,
+        Finding::Invalid(_) => 1,
+        Finding::Unknown(_) => 2,
     }
 }
 
@@ -197,6 +209,7 @@ impl Metrics {
             dns_failures: Counter::default(),
             refused: Default::default(),
             attempts: Default::default(),
+            probes: Default::default(),
         }
     }
 
@@ -231,6 +244,11 @@ impl Metrics {
     /// Credentials were checked, or could not be.
     pub fn authenticated(&self, attempt: Attempt) {
         add(&self.attempts, attempt as usize);
+    }
+
+    /// A server was asked for its certificate.
+    pub fn probed(&self, finding: Finding) {
+        add(&self.probes, probed_index(finding));
     }
 
     /// A connection or request was decided; `dest` is where it would go, if that is known. Once for each.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{ACTIONS, Attempt, FAMILIES, Limit, MODES, Metrics, PROTOCOLS, TLS_VERSIONS};
+use super::{ACTIONS, Attempt, FAMILIES, Limit, MODES, Metrics, PROBED, PROTOCOLS, TLS_VERSIONS};
 use crate::connect::dial::DialError;
 use crate::decide::RuleId;
 use crate::session::CloseReason;
@@ -80,6 +80,12 @@ impl Metrics {
             "Credentials that clients sent, by result. `right` and `wrong` were hashed.",
             "result",
             results.zip(&self.attempts),
+        )?;
+        page.labelled(
+            "calamary_cert_probes",
+            "Servers asked for their certificate, by what it is worth.",
+            "result",
+            PROBED.iter().zip(&self.probes),
         )?;
         let kinds = DialError::ALL.into_iter().map(DialError::as_str);
         page.labelled(
@@ -189,6 +195,8 @@ impl Page<'_> {
 mod tests {
     use super::*;
     use crate::config::Mode;
+    use crate::connect::distrust::Distrust;
+    use crate::connect::probe::Finding;
     use crate::decide::{Action, L4, L5, Verdict};
     use crate::wire::tls::Version;
     use std::collections::HashSet;
@@ -223,6 +231,7 @@ mod tests {
         );
         metrics.dial_error(DialError::TimedOut);
         metrics.connection_refused(Limit::PerSource);
+        metrics.probed(Finding::Invalid(Distrust::Expired));
         metrics.dns_lookup();
         metrics.dns_answered(true);
         metrics.dns_answered(false);
@@ -258,6 +267,8 @@ mod tests {
             "calamary_closed{reason=\"shutdown\"} 0",
             "calamary_refused{limit=\"per_source\"} 1",
             "calamary_dial_errors{kind=\"timeout\"} 1",
+            "calamary_cert_probes{result=\"invalid\"} 1",
+            "calamary_cert_probes{result=\"valid\"} 0",
             "calamary_dns_lookups 1",
             "calamary_dns_answers 1",
             "calamary_dns_failures 1",

@@ -13,6 +13,8 @@ use getopts::{Matches, Options};
 
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Problems, Service};
+#[cfg(feature = "tls")]
+use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 use crate::session::Machine;
 
@@ -49,6 +51,12 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// Lets `plan` go on with what the `running` one has learnt.
     fn inherit(_plan: &mut Self::Plan, _running: &Self::Plan) {}
+
+    /// What probes of certificates work with, where `plan` wants any.
+    #[cfg(feature = "tls")]
+    fn prober(_plan: &Self::Plan) -> Option<ProberConfig> {
+        None
+    }
 
     /// Binds what `plan` wants beside its listeners, while the `running` plan still has its own.
     ///

@@ -8,16 +8,23 @@ use getopts::{Matches, Options};
 
 use super::Program;
 use crate::cli::{self, Source};
+#[cfg(feature = "tls")]
+use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
 use crate::daemon;
 use crate::decide::why;
 #[cfg(feature = "metrics")]
 use crate::engine;
+#[cfg(feature = "tls")]
+use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+#[cfg(feature = "intercept")]
 use crate::sys::privileges;
+#[cfg(feature = "tls")]
+use crate::sys::socket::Outgoing;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -83,6 +90,34 @@ impl Program for Session {
         }
     }
 
+    /// Roots that are the same go on with what they have learnt, and answers that hang on them stay.
+    #[cfg(feature = "tls")]
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
+        #[cfg(feature = "intercept")]
+        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
+            && new.is_same(old)
+        {
+            // Certificates, sessions and refusals go on.
+            *new = Arc::clone(old);
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn prober(plan: &Plan) -> Option<ProberConfig> {
+        let Service { timeouts, output, .. } = &plan.service;
+        plan.trust.clone().map(|trust| ProberConfig {
+            trust,
+            timeout: timeouts.probe,
+            outgoing: Outgoing { fwmark: output.fwmark, interface: output.interface.clone() },
+            allow_local: output.allow_local,
+        })
+    }
+
     #[cfg(feature = "metrics")]
     fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
         if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
@@ -117,17 +152,8 @@ impl Program for Session {
         }
     }
 
-    #[cfg(feature = "intercept")]
-    fn inherit(plan: &mut Plan, running: &Plan) {
-        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
-            && new.made_of == old.made_of
-        {
-            // Certificates, sessions and refusals go on.
-            *new = Arc::clone(old);
-        }
-    }
-
     fn in_force(plan: &Plan, metrics: &Metrics) {
+        #[cfg(feature = "intercept")]
         if plan.interception.is_some()
             && let Err(error) = privileges::forbid_dumps()
         {

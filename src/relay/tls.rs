@@ -13,16 +13,14 @@ pub mod intercepted;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::net::TcpStream;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ServerSessionMemoryCache;
-use rustls::time_provider::TimeProvider;
 use rustls::{ClientConnection, Connection, InvalidMessage, ServerConfig, ServerConnection};
 
 use super::stream::Role;
-use crate::sys::time;
+use crate::sys::time::TlsClock;
 
 /// Plain bytes whose ciphertext may wait for the peer.
 const MAX_UNSENT: usize = 64 * 1024;
@@ -218,24 +216,13 @@ pub fn server(
 ) -> Result<Role, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = rustls::DEFAULT_VERSIONS;
-    let mut config = ServerConfig::builder_with_details(provider, Arc::new(Clock))
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(TlsClock))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     Ok(Role::Server(Arc::new(config)))
-}
-
-/// The system's clock by a way that is good after 2038 on every CPU.
-#[derive(Debug)]
-struct Clock;
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let now = time::now();
-        u64::try_from(now.secs).ok().map(|secs| UnixTime::since_unix_epoch(Duration::from_secs(secs)))
-    }
 }
 
 fn failure(error: rustls::Error) -> io::Error {

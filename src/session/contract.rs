@@ -11,6 +11,7 @@ use crate::accept::Wish;
 use crate::auth::{Users, Verification};
 use crate::config::{Listener, Service};
 use crate::connect::dial::{DialError, Dialer};
+use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::identify::Parsers;
 use crate::logging::Field;
@@ -37,6 +38,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Whether it ever answers [`Step::SecureServer`]; likewise.
     const INTERCEPTS: bool = false;
+    /// Whether it ever answers [`Step::Probe`]; likewise.
+    const PROBES: bool;
 
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
@@ -135,6 +138,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// The resolver answered the last [`Step::Resolve`].
     fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_, Self>) -> Step;
+
+    /// What the targets of the last [`Step::Probe`] came to, in their order.
+    fn probed(&mut self, _findings: Vec<Finding>, _env: &mut Env<'_, Self>) -> Step {
+        self.close(CloseReason::Denied)
+    }
 
     /// The connection to `server`, one of the last [`Step::Dial`], stands; `local` is our own end of it.
     fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_, Self>) -> Step;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::machine::{Owed, Session};
 use super::state::State;
-use super::{CloseReason, Env, Machine, Step};
+use super::{CloseReason, Env, Machine, Step, probing};
 use crate::accept::Wish;
 use crate::config::Target;
 use crate::decide::facts::{Ech, Known, L5};
@@ -32,13 +32,15 @@ enum Outlook {
     /// Accepted, for these addresses; none for a verdict that needs no address.
     Verdict(Verdict, Vec<IpAddr>),
     Need(Need),
+    /// It hangs on the certificates of these.
+    Unproven(Vec<IpAddr>),
 }
 
 impl Session {
     /// Asks the rules and takes the next step.
     pub(super) fn advance(&mut self, env: &mut Env<'_>) -> Step {
-        // Each turn makes a fact known that was unknown: `dest`.
-        for _ in 0..2 {
+        // Each turn makes a fact known that was unknown: `dest`, then `cert`.
+        for _ in 0..3 {
             match self.outlook(env) {
                 Outlook::Verdict(verdict, addrs) => return self.carry_out(verdict, addrs, env),
                 Outlook::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => return self.peek(env),
@@ -51,6 +53,11 @@ impl Session {
                     DialTarget::Address(addr) => self.facts.dest = Known::Is(addr.ip().to_canonical()),
                     DialTarget::Nowhere => self.facts.dest = Known::Absent,
                 },
+                Outlook::Unproven(addrs) => {
+                    if let Some(step) = self.ask_for_certificates(addrs) {
+                        return step;
+                    }
+                }
                 // The walk asked for what it has: our own fault, and not one to let traffic through for.
                 Outlook::Need(need) => {
                     debug_assert!(false, "asked for {need:?} again");
@@ -94,6 +101,7 @@ impl Session {
             let target = http1::target_of(&self.prelude).into_owned();
             self.note_request(host.as_ref(), &target);
         }
+        self.facts.cert = if l5.is_encrypted() { Known::Unknown } else { Known::Absent };
         if self.wish == Wish::Lost {
             self.facts.port = port.map_or(Known::Absent, Known::Is);
         }
@@ -156,7 +164,15 @@ impl Session {
     /// are dialled.
     fn outlook(&mut self, env: &Env<'_>) -> Outlook {
         let Some((_, addrs)) = &self.resolved else {
+            if let Known::Is(dest) = self.facts.dest {
+                self.show_cert_at(dest);
+            }
             return match self.plan.rules.decide(&self.facts, env.locals) {
+                Decision::Need(Need::Cert) if self.facts.l5.is_unknown() => Outlook::Need(Need::FirstBytes),
+                Decision::Need(Need::Cert) => match self.facts.dest {
+                    Known::Is(dest) => Outlook::Unproven(vec![dest]),
+                    Known::Unknown | Known::Absent => Outlook::Need(Need::Dest),
+                },
                 Decision::Need(need) => Outlook::Need(need),
                 Decision::Verdict(verdict) => {
                     Outlook::Verdict(verdict, self.facts.dest.is().copied().into_iter().collect())
@@ -164,10 +180,11 @@ impl Session {
             };
         };
         let mut facts = self.facts.clone();
-        let (mut accepted, mut open) = (Vec::new(), Vec::new());
+        let (mut accepted, mut open, mut unproven) = (Vec::new(), Vec::new(), Vec::new());
         let (mut yes, mut elsewhere, mut no, mut need) = (None, None, None, None);
         for &addr in addrs {
             facts.dest = Known::Is(addr.to_canonical());
+            facts.cert = self.cert_at(addr);
             match self.plan.rules.decide(&facts, env.locals) {
                 Decision::Verdict(verdict) => match verdict.action {
                     Action::Accept | Action::Intercept => {
@@ -185,13 +202,24 @@ impl Session {
                         no.get_or_insert((verdict, addr));
                     }
                 },
+                Decision::Need(Need::Cert) => unproven.push(addr),
                 Decision::Need(next) => {
                     need.get_or_insert(next);
                     open.push(addr);
                 }
             }
         }
+        if let (None, None, false) = (need, yes, unproven.is_empty()) {
+            // What may be dialled without a look at its certificate goes before, and what is denied now stays denied.
+            probing::keep_few(&mut unproven);
+            open.extend(&unproven);
+            if let Some((_, addrs)) = &mut self.resolved {
+                *addrs = open;
+            }
+            return Outlook::Unproven(unproven);
+        }
         if let Some(need) = need {
+            open.extend(unproven);
             // What is denied now is denied whatever the first bytes are.
             if let Some((_, addrs)) = &mut self.resolved {
                 *addrs = open;
@@ -201,6 +229,9 @@ impl Session {
         let otherwise = elsewhere.or(no);
         let shown = accepted.first().copied().or(otherwise.map(|(_, addr)| addr));
         self.facts.dest = shown.map_or(Known::Absent, |addr| Known::Is(addr.to_canonical()));
+        if let Some(addr) = shown {
+            self.show_cert_at(addr);
+        }
         let denied = Verdict { action: Action::Deny, rule: RuleId::Default };
         Outlook::Verdict(yes.or(otherwise.map(|(verdict, _)| verdict)).unwrap_or(denied), accepted)
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::interception::Intercepting;
+use super::probing::Certificates;
 use super::record::Kept;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Machine, Step, Wire};
@@ -15,6 +16,7 @@ use crate::accept::proxy_protocol::{Introduction, introduction};
 use crate::auth::{Users, Verification};
 use crate::config::{Listener, Mode, Plan, Target, Timeouts};
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
@@ -87,6 +89,8 @@ pub struct Session {
     pub(super) waiting_since: Instant,
     /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
+    /// What the certificates of the addresses to be dialled are worth, where a rule asked.
+    pub(super) certificates: Certificates,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
     /// Set when the connection is to be decrypted.
@@ -102,6 +106,7 @@ impl Machine for Session {
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
     const INTERCEPTS: bool = cfg!(feature = "intercept");
+    const PROBES: bool = cfg!(feature = "tls");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -126,6 +131,7 @@ impl Machine for Session {
             client_done: false,
             waiting_since: now,
             resolved: None,
+            certificates: Certificates::default(),
             verdict: None,
             intercepting: None,
             plan,
@@ -263,6 +269,12 @@ impl Machine for Session {
             (Ok(_) | Err(ResolveError::NotFound), _) => self.close(CloseReason::NameNotFound),
             (Err(ResolveError::Failed), _) => self.close(CloseReason::ResolveFailed),
         }
+    }
+
+    fn probed(&mut self, findings: Vec<Finding>, env: &mut Env<'_>) -> Step {
+        debug_assert_eq!(self.state, State::Probing);
+        self.certificates.found(findings);
+        self.advance(env)
     }
 
     fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_>) -> Step {

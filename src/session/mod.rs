@@ -20,6 +20,7 @@ mod decision;
 mod interception;
 mod last_words;
 mod machine;
+mod probing;
 pub mod reason;
 pub mod record;
 pub mod redirect;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::auth::Credentials;
+use crate::connect::probe;
 use crate::decide::rules::Locals;
 use crate::relay::stream::Role;
 use crate::wire::http1::Framing;
@@ -79,6 +81,8 @@ pub enum Step {
     Verify(Credentials),
     /// Find the addresses of a name.
     Resolve(Box<str>),
+    /// Find out what the certificates of these are worth.
+    Probe(Vec<probe::Target>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
     /// Put TLS on the server's end.

@@ -58,7 +58,7 @@ impl Session {
 
     /// `rule=3 sport=51234 user=alice proto=tls name=example.com tls=1.3 alpn=h2,http/1.1 ech=grease ja4=…`
     pub fn fields(&self, verdict: Verdict) -> Vec<Field<'_>> {
-        let mut fields = Vec::with_capacity(10);
+        let mut fields = Vec::with_capacity(12);
         fields.push(("rule", verdict.rule.into()));
         fields.push(("sport", self.client().port().into()));
         if let Known::Is(user) = &self.facts().user {
@@ -85,6 +85,10 @@ impl Session {
                     fields.push(("esni", "yes".into()));
                 }
                 fields.push(("ja4", (&*hello.ja4).into()));
+                if let Some(finding) = self.certificates.shown {
+                    fields.extend(self.facts().cert.is().map(|cert| ("cert", cert.as_str().into())));
+                    fields.extend(finding.reason().map(|reason| ("cert_reason", reason.into())));
+                }
             }
             Some(Identity::Dns { query: Some(query) }) => fields.push(("query", (&**query).into())),
             _ => {}

@@ -1,6 +1,7 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
 use super::machine::{Owed, Session, facts_of};
+use super::probing::Certificates;
 use super::state::State;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
@@ -22,6 +23,7 @@ impl Session {
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
+        self.certificates = Certificates::default();
         self.wish = Wish::Lost;
     }
 
@@ -65,7 +67,8 @@ impl Session {
                 Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
                 Wish::Address(_) | Wish::Lost => Known::Absent,
             };
-            (self.facts.ech, self.facts.esni) = (Known::Absent, Known::Absent);
+            (self.facts.ech, self.facts.esni, self.facts.cert) =
+                (Known::Absent, Known::Absent, Known::Absent);
             self.owed = Owed::Response(Box::new(request));
             if let Err(reject) = host {
                 return self.reject_host(reject, wish, env);

@@ -25,6 +25,8 @@ pub(super) enum State {
     FirstBytes,
     /// Waiting for the addresses of a name.
     Resolving,
+    /// Waiting for the word on the server's certificate.
+    Probing,
     /// Waiting for a connection.
     Dialling,
     /// Waiting for TLS with the server to stand.
@@ -83,6 +85,10 @@ const EDGES: &[(State, State)] = &[
     (Resolving, FirstBytes),
     (Resolving, Resolving),
     (Resolving, Dialling),
+    // Certificates are asked for last: by then both are known.
+    (FirstBytes, Probing),
+    (Resolving, Probing),
+    (Probing, Dialling),
     (Dialling, Open),
     // Decrypted: TLS with the server, then with the client, then requests or what else there is.
     (Dialling, SecuringServer),
@@ -129,6 +135,7 @@ mod tests {
             Verifying,
             FirstBytes,
             Resolving,
+            Probing,
             Dialling,
             SecuringServer,
             Open,

@@ -43,6 +43,36 @@ pub fn now() -> WallClock {
         .map_or(WallClock { secs: 0, nanos: 0 }, |(secs, nanos)| WallClock { secs, nanos })
 }
 
+/// The start of 2026, when this version was written: no clock that is right shows less.
+const WRITTEN: i64 = 1_767_225_600;
+
+/// When this program was built, as packagers say it: <https://reproducible-builds.org/specs/source-date-epoch/>.
+const BUILT: i64 = match option_env!("SOURCE_DATE_EPOCH") {
+    Some(text) => match i64::from_str_radix(text, 10) {
+        Ok(secs) if secs > WRITTEN => secs,
+        Ok(_) | Err(_) => WRITTEN,
+    },
+    None => WRITTEN,
+};
+
+/// Whether a clock that shows `secs` since 1970 may be right. A router without battery shows 1970 until NTP answers.
+pub fn is_plausible(secs: i64) -> bool {
+    secs >= BUILT
+}
+
+/// [`now`] for rustls.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+pub struct TlsClock;
+
+#[cfg(feature = "tls")]
+impl rustls::time_provider::TimeProvider for TlsClock {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        let since_1970 = std::time::Duration::from_secs(u64::try_from(now().secs).ok()?);
+        Some(rustls::pki_types::UnixTime::since_unix_epoch(since_1970))
+    }
+}
+
 /// `secs` since 1970-01-01 UTC in the zone of [`init_time_zone`]. A year beyond 32 bits gives the start of 1970, UTC.
 pub fn local(secs: i64) -> LocalTime {
     let tm = libc64::localtime(secs);
@@ -175,6 +205,12 @@ mod tests {
         let (first, second) = (now(), now());
         assert!(first.secs > 1_700_000_000 && first.nanos < 1_000_000_000);
         assert!(second >= first);
+    }
+
+    #[test]
+    fn a_clock_that_has_not_been_set_is_not_plausible() {
+        assert!(!is_plausible(0) && !is_plausible(-1) && !is_plausible(BUILT - 1));
+        assert!(is_plausible(BUILT) && is_plausible(now().secs) && is_plausible(i64::MAX));
     }
 
     #[test]

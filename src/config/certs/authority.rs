@@ -1,35 +1,28 @@
-//! The authority that signs certificates for intercepted connections, and the roots by which servers are judged.
+//! The authority that signs certificates for intercepted connections.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use super::super::plan::Interception;
 use super::super::problem::Report;
-use super::super::secret_file::SecretFile;
 use super::super::tree::Node;
 use super::Certs;
-use super::server::{Date, MAX_FILE_BYTES, chain, key};
+use super::server::{Date, chain, key};
+use crate::connect::trust::Trust;
 use crate::intercept::{Authority, Minter, Pinned, Unfit};
 use crate::relay::tls::intercepted::Ends;
 use crate::sys::time;
 use crate::wire::x509;
 
-/// Where systems keep the roots that they trust.
-const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
-
 impl Certs<'_> {
-    /// What rules with `action: intercept` need. `root` is where it is said that a key is missing; `fallback`:
+    /// What rules with `action: intercept` need. `root` is where it is said that a key is missing; servers are those whom
+    /// `trust` trusts; `fallback`:
     /// `interceptFallback`.
     pub(in crate::config) fn interception(
         &mut self,
         root: &Node,
+        trust: Arc<Trust>,
         fallback: bool,
         report: &mut Report,
     ) -> Option<Arc<Interception>> {
@@ -94,52 +87,13 @@ impl Certs<'_> {
             made_of.update(Sha256::digest(&file.bytes));
         }
         made_of.update([u8::from(fallback)]);
-        let verifier = self.verifier(root, &mut made_of, report)?;
-        match Minter::new(authority).and_then(|minter| Ok((minter, Ends::new(verifier)?))) {
+        match Minter::new(authority).and_then(|minter| Ok((minter, Ends::new(trust.clone())?))) {
             Ok((minter, ends)) => {
                 let (made_of, pinned) = (made_of.finalize().into(), fallback.then(Pinned::default));
-                Some(Arc::new(Interception { minter, ends, made_of, pinned }))
+                Some(Arc::new(Interception { minter, ends, trust, made_of, pinned }))
             }
             Err(error) => {
                 report.error(public.node, format!("nothing can be intercepted: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Judges servers' certificates.
-    fn verifier(
-        &mut self,
-        root: &Node,
-        made_of: &mut Sha256,
-        report: &mut Report,
-    ) -> Option<Arc<dyn ServerCertVerifier>> {
-        let mut roots = RootCertStore::empty();
-        match self.section.get("caPublic") {
-            Some(node) => {
-                let file = self.load(node, report)?;
-                made_of.update(&file.file.bytes);
-                roots.add_parsable_certificates(chain(&file, report)?);
-            }
-            None => {
-                let system = SYSTEM_ROOTS.iter().find_map(|path| {
-                    SecretFile::read(Path::new(path), MAX_FILE_BYTES).ok().map(|file| file.bytes)
-                });
-                let system = system.unwrap_or_default();
-                made_of.update(&system);
-                let certificates = CertificateDer::pem_slice_iter(&system);
-                roots.add_parsable_certificates(certificates.filter_map(Result::ok));
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
-            Ok(verifier) => Some(verifier),
-            Err(error) => {
-                report.missing(
-                    root,
-                    "certs.caPublic",
-                    format!("there are no roots to judge servers by: {error}"),
-                );
                 None
             }
         }

@@ -160,6 +160,50 @@ mod with_tls {
         assert_eq!(warning.path, "certs.serverPublic");
         assert!(warning.message.ends_with("certificate 1 has expired on 2021-01-31"), "{warning}");
     }
+
+    /// A rule that asks for certificates, with these roots.
+    fn with_roots(certs: &str) -> String {
+        format!(
+            "listen: [{{mode: http, port: 4130}}]\ncerts: {certs}\n\
+             rules:\n  - {{cert: [invalid, '!valid'], action: deny}}\n  - {{action: accept}}\n"
+        )
+    }
+
+    #[test]
+    fn roots_are_read_where_a_rule_asks_for_certificates() {
+        let folder = Path::new("tests/vectors/certificates");
+        let loaded = load_beside_certificates(&with_roots("{caPublic: chain/root.pem}")).unwrap();
+        assert!(loaded.plan.trust.is_some());
+        assert_eq!(loaded.files, [folder.join("chain/root.pem")]);
+        assert!(loaded.summary.contains("\nroots: 1 of tests/vectors/certificates/chain/root.pem"));
+        let text = with_roots("{caPublic: nowhere.pem}").replace("cert: [invalid, '!valid'], ", "");
+        let loaded = load_beside_certificates(&text).unwrap();
+        assert!(loaded.plan.trust.is_none() && loaded.files.is_empty());
+    }
+
+    #[cfg(feature = "embedded-roots")]
+    #[test]
+    fn without_roots_in_the_configuration_there_are_others() {
+        let loaded = load_beside_certificates(&with_roots("{}")).unwrap();
+        assert!(loaded.plan.trust.is_some() && loaded.files.is_empty());
+        assert!(loaded.summary.contains("\nroots: "), "{}", loaded.summary);
+    }
+
+    #[test]
+    fn roots_that_are_none_are_an_error() {
+        let check = |file: &str, expected: &str| {
+            let problems =
+                load_beside_certificates(&with_roots(&format!("{{caPublic: {file}}}"))).unwrap_err();
+            let problems: Vec<_> = problems.iter().collect();
+            let [problem] = &problems[..] else { panic!("{problems:?}") };
+            assert_eq!((problem.line, problem.path.as_str()), (2, "certs.caPublic"));
+            let message = problem.message.replace("tests/vectors/certificates/", "");
+            assert!(message.starts_with(expected), "{message}");
+        };
+        check("nowhere.pem", "`nowhere.pem` cannot be read: No such file");
+        check("README.md", "`README.md` holds no certificate in PEM form");
+        check("server.key", "`server.key` holds no certificate in PEM form");
+    }
 }
 
 #[cfg(feature = "intercept")]

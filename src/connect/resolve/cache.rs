@@ -3,12 +3,12 @@
 //! Used twice: by the resolver, and by every worker as a first look, so that hot names need no hop to another thread.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::ResolveError;
+use crate::connect::recent::Recent;
 use crate::wire::dns::MAX_NAME_TEXT;
 
 /// What is known of a name.
@@ -21,62 +21,37 @@ pub struct Entry {
 }
 
 /// A bounded map from names to answers. A last dot and case don't matter.
-///
-/// Two generations approximate least recently used without lists or scans: once the young one holds half of the
-/// capacity it becomes the old one, and what was old and not asked for since is forgotten.
 #[derive(Debug)]
-pub struct AnswerCache {
-    young: HashMap<Box<str>, Entry>,
-    old: HashMap<Box<str>, Entry>,
-    capacity: usize,
-}
+pub struct AnswerCache(Recent<Box<str>, Entry>);
 
 impl AnswerCache {
     /// An empty cache for at most `capacity` names (at least two).
     pub fn new(capacity: usize) -> Self {
-        AnswerCache { young: HashMap::new(), old: HashMap::new(), capacity: capacity.max(2) }
+        AnswerCache(Recent::new(capacity))
     }
 
     /// What is known of `name` at `now`.
     pub fn get(&mut self, name: &str, now: Instant) -> Option<Entry> {
-        let name = canonical(name);
-        if let Some(entry) = self.young.get(&*name) {
-            return (now < entry.valid_until).then(|| entry.clone());
-        }
-        let (name, entry) = self.old.remove_entry(&*name)?;
-        if now >= entry.valid_until {
-            return None;
-        }
-        self.put(name, entry.clone());
-        Some(entry)
+        self.0.get(&*canonical(name), |entry| now < entry.valid_until)
     }
 
     /// Keeps an answer instead of what was known before. Nothing is kept under what is too long for a name: its size
     /// would be the client's choice.
     pub fn insert(&mut self, name: &str, entry: Entry) {
         let name = canonical(name);
-        if name.len() > MAX_NAME_TEXT {
-            return;
+        if name.len() <= MAX_NAME_TEXT {
+            self.0.insert(name.into(), entry);
         }
-        self.old.remove(&*name);
-        self.put(name.into(), entry);
     }
 
     /// Names held, expired ones included.
     pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.0.len()
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn put(&mut self, name: Box<str>, entry: Entry) {
-        if self.young.len() >= self.capacity / 2 && !self.young.contains_key(&name) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(name, entry);
     }
 }
 

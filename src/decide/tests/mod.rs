@@ -13,7 +13,7 @@ use super::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, MAX_RULES, NameValue, PortRange, RuleSpec, Ruleset, Term,
     UserValue,
 };
-use super::{Action, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
 
 /// `a !b` as terms.
 pub(super) fn terms<T>(text: &str, value: impl Fn(&str) -> T) -> Vec<Term<T>> {
@@ -70,6 +70,11 @@ pub(super) fn field(text: &str) -> FieldSpec {
             "grease" => EchValue::Grease,
             "real" => EchValue::Real,
             _ => EchValue::Any,
+        })),
+        "cert" => FieldSpec::Cert(terms(values, |v| match v {
+            "valid" => Cert::Valid,
+            "invalid" => Cert::Invalid,
+            _ => Cert::Unknown,
         })),
         "dns" => FieldSpec::Dns(terms(values, name)),
         "host" => FieldSpec::Host(terms(values, name)),
@@ -187,6 +192,31 @@ fn first_bytes_where_they_matter() {
     // Nothing is left for the last rule.
     check("deny encrypted=no; deny protoL5=tls; accept dns=.example.com", &facts, denied(RuleId::Index(0)));
     check("deny ech=none any; accept encrypted=yes", &facts, denied(RuleId::Index(0)));
+}
+
+#[test]
+fn certificates_only_where_a_rule_with_them_is_reached() {
+    const CERT: Decision = Decision::Need(Need::Cert);
+    let judged = |cert| Facts { cert: Known::Is(cert), ..with_hello(at_accept(), "example.com") };
+    let everywhere = "deny cert=invalid; accept";
+    check(everywhere, &at_accept(), FIRST_BYTES);
+    check(everywhere, &with_http(at_accept()), accepted(1));
+    check(everywhere, &with_hello(at_accept(), "example.com"), CERT);
+    check(everywhere, &judged(Cert::Invalid), denied(RuleId::Index(0)));
+    check(everywhere, &judged(Cert::Unknown), accepted(1));
+    check("accept cert=valid", &judged(Cert::Valid), accepted(0));
+    check("accept cert=!valid", &judged(Cert::Valid), denied(DEFAULT));
+    check("accept cert=!valid !unknown", &judged(Cert::Invalid), accepted(0));
+    // Somebody else's traffic is not probed.
+    let hello = with_hello(at_accept(), "example.com");
+    check("accept dns=example.com; deny cert=invalid; accept", &hello, accepted(0));
+    check("deny src=10.0.0.0/8, cert=invalid; accept", &hello, accepted(1));
+    check("deny cert=invalid; accept port=80", &at_accept(), denied(RuleId::Index(0)));
+    // What is cheaper is asked first.
+    let by_name = with_hello(by_name(), "example.com");
+    check("deny dest=203.0.113.0/24, cert=invalid; accept", &by_name, DEST);
+    check("accept protoL5=http, cert=valid", &hello, denied(DEFAULT));
+    check("accept cert=valid !valid", &hello, denied(DEFAULT));
 }
 
 #[test]

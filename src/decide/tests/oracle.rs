@@ -64,6 +64,7 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
             EchValue::Real => *ech == Ech::Real,
             EchValue::Any => *ech != Ech::None,
         }),
+        FieldSpec::Cert(terms) => list(terms, facts.cert.is().filter(|_| hello), |a, b| a == b),
         FieldSpec::Dns(terms) => names(terms, &facts.name),
         FieldSpec::ProtoL7(terms) => list(terms, facts.l7.is(), |a, b| a == b),
         // Without a request there is neither, not even a missing one.

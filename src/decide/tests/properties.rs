@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Action, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict, field, oracle};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict, field, oracle};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
 use crate::decide::why::{Outcome, explain};
 
@@ -44,6 +44,7 @@ const INDEPENDENT: &[&[&str]] = &[
     &["protoL7=http"],
     &["host=h1.test"],
     &["path=/p1"],
+    &["cert=invalid"],
     WORLDS,
 ];
 
@@ -101,6 +102,7 @@ const CORRELATED: &[&[&str]] = &[
     &["protoL7=http", "protoL7=!http", "protoL7=h2 none", "protoL7=none"],
     &["host=none", "host=!none", "host=.test", "host=!h1.test", "host=none h1.test"],
     &["path=/p1", "path=/p*", "path=!/p1", "path=/* !/p1"],
+    &["cert=valid", "cert=invalid", "cert=!valid", "cert=invalid unknown", "cert=!invalid !unknown"],
     WORLDS,
 ];
 
@@ -118,6 +120,8 @@ struct Universe {
     l7: Values<L7>,
     host: Values<Box<str>>,
     path: Values<Box<str>>,
+    /// Of a ClientHello's server.
+    cert: Values<Cert>,
     /// l4, l5, ech, esni: what can come to be.
     worlds: Vec<(L4, L5, Known<Ech>, Known<bool>)>,
 }
@@ -155,6 +159,7 @@ impl Universe {
             },
             port: (1000..1004).map(Known::Is).chain([Known::Absent]).collect(),
             dest,
+            cert: [Cert::Valid, Cert::Invalid, Cert::Unknown].map(Known::Is).into(),
             name: (0..4).map(|b| Known::Is(format!("n{b}.test").into())).chain([Known::Absent]).collect(),
             l7: if independent {
                 vec![Known::Is(L7::Http), Known::Is(L7::H2)]
@@ -191,6 +196,7 @@ impl Universe {
             l5: Known::Is(l5),
             ech,
             esni,
+            cert: if l5.is_encrypted() { *random.pick(&self.cert) } else { Known::Absent },
         }
     }
 
@@ -241,7 +247,9 @@ impl Universe {
         out = step(out, &self.l7, |f| &mut f.l7);
         out = step(out, &self.host, |f| &mut f.host);
         out = step(out, &self.path, |f| &mut f.path);
-        step(out, &self.name, |f| &mut f.name)
+        out = step(out, &self.name, |f| &mut f.name);
+        // Without a ClientHello it does not matter, and whether there is one is not for this fact to say.
+        step(out, &self.cert, |f| &mut f.cert)
     }
 
     /// The same without the values of facts that no rule asks: they only cost time.
@@ -268,6 +276,9 @@ impl Universe {
         }
         if !asked(|f| matches!(f, FieldSpec::Path(_))) {
             out.path.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Cert(_))) {
+            out.cert.truncate(1);
         }
         out
     }
@@ -303,6 +314,7 @@ fn obtain(facts: &mut Facts, truth: &Facts, need: Need) {
             obtain_request(facts, truth);
         }
         Need::Dest => facts.dest = truth.dest,
+        Need::Cert => facts.cert = truth.cert,
     }
 }
 

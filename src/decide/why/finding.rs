@@ -12,7 +12,7 @@ use crate::decide::rules::{
 };
 use crate::decide::why::{FindLine, Wanted};
 use crate::decide::worlds::Worlds;
-use crate::decide::{Ech, Facts, Known, L4, L5, L7, Need};
+use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7, Need};
 
 /// Values of a list that are shown where none of them matches.
 const MAX_SHOWN: usize = 4;
@@ -65,6 +65,13 @@ impl Finding {
                 let find = |value: &EchValue, ech: &Ech| find_ech(*value, *ech);
                 judge("ech", "ech", Need::FirstBytes, terms, facts.ech, find).in_worlds(field, facts)
             }
+            FieldSpec::Cert(terms) => {
+                let mut finding = judge("cert", "cert", Need::Cert, terms, facts.cert, find_equal);
+                if finding.state == State::Unknown {
+                    finding.text.push_str(": the server would be asked");
+                }
+                finding.unless_outside(field, facts)
+            }
             FieldSpec::Dns(terms) if facts.name == Known::Absent => nameless("dns", terms),
             FieldSpec::Dns(terms) => {
                 let name = map_ref(&facts.name, |name| &**name);
@@ -105,14 +112,22 @@ impl Finding {
     }
 
     /// What is not known by itself may follow from the other facts.
-    fn in_worlds(mut self, field: &FieldSpec, facts: &Facts) -> Finding {
-        let (possible, matching) = (Worlds::of_facts(facts), Worlds::of_field(field));
-        if self.state == State::Unknown && possible.and(matching).is_empty() {
+    fn in_worlds(self, field: &FieldSpec, facts: &Facts) -> Finding {
+        let mut finding = self.unless_outside(field, facts);
+        if finding.state == State::Unknown
+            && Worlds::of_facts(facts).without(Worlds::of_field(field)).is_empty()
+        {
+            finding.state = State::Matched;
+            finding.text.push_str(", but all that it can be matches");
+        }
+        finding
+    }
+
+    /// What is not known by itself does not match where the other facts leave nothing that does.
+    fn unless_outside(mut self, field: &FieldSpec, facts: &Facts) -> Finding {
+        if self.state == State::Unknown && Worlds::of_facts(facts).and(Worlds::of_field(field)).is_empty() {
             self.state = State::Failed;
             self.text.push_str(", but nothing that it can be matches");
-        } else if self.state == State::Unknown && possible.without(matching).is_empty() {
-            self.state = State::Matched;
-            self.text.push_str(", but all that it can be matches");
         }
         self
     }
@@ -288,6 +303,7 @@ show! {
     L7: |l7| l7.as_str();
     PathValue: |path| shown(path);
     Ech: |ech| ech.as_str();
+    Cert: |cert| cert.as_str();
     YesNo: |yes| if yes.0 { "yes" } else { "no" };
     L3: |family| if *family == L3::Ip4 { "ip4" } else { "ip6" };
     PortRange: |r| if r.from == r.to { shown(&r.from) } else { format!("{}-{}", r.from, r.to) };

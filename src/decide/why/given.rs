@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use crate::decide::name::normalise;
 use crate::decide::request::normalise_path;
-use crate::decide::{Ech, Facts, Known, L4, L5, L7};
+use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7};
 
 /// The keys, as the fields of a rule.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "src",
     "dest",
     "port",
@@ -20,6 +20,7 @@ const KEYS: [&str; 15] = [
     "dns",
     "ech",
     "esni",
+    "cert",
     "user",
     "protoL7",
     "host",
@@ -38,6 +39,8 @@ const L5_WORDS: &[(&str, L5)] = &[
 ];
 const L7_WORDS: &[(&str, L7)] = &[("http", L7::Http), ("h2", L7::H2), ("none", L7::None)];
 const ECH_WORDS: &[(&str, Ech)] = &[("none", Ech::None), ("grease", Ech::Grease), ("real", Ech::Real)];
+const CERT_WORDS: &[(&str, Cert)] =
+    &[("valid", Cert::Valid), ("invalid", Cert::Invalid), ("unknown", Cert::Unknown)];
 const FAMILY_WORDS: &[(&str, bool)] = &[("ip4", true), ("ipv4", true), ("ip6", false), ("ipv6", false)];
 const BOOL_WORDS: &[(&str, bool)] = &[
     ("yes", true),
@@ -84,6 +87,7 @@ pub fn parse_facts(text: &str) -> Result<Facts, String> {
             "ech" => facts.ech = Known::Is(one_of(key, value, ECH_WORDS)?),
             "user" if value.eq_ignore_ascii_case("none") => facts.user = Known::Absent,
             "user" => facts.user = Known::Is(value.into()),
+            "cert" => facts.cert = Known::Is(one_of(key, value, CERT_WORDS)?),
             "esni" => facts.esni = Known::Is(one_of(key, value, BOOL_WORDS)?),
             "protoL7" => facts.l7 = Known::Is(one_of(key, value, L7_WORDS)?),
             "host" => facts.host = name(key, value)?,
@@ -131,9 +135,14 @@ fn conclude_request(facts: &mut Facts) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a server can be asked for the certificate of this name: over TCP, and not without one.
+fn can_be_probed(facts: &Facts) -> bool {
+    facts.l5 == Known::Is(L5::Tls) && facts.name != Known::Absent
+}
+
 /// Adds what follows from `protoL5`.
 fn conclude(mut facts: Facts) -> Result<Facts, String> {
-    let hello = facts.ech.is().is_some() || facts.esni.is().is_some();
+    let hello = facts.ech.is().is_some() || facts.esni.is().is_some() || facts.cert.is().is_some();
     let Known::Is(l5) = facts.l5 else { return Ok(facts) };
     let over = match l5 {
         L5::Tls | L5::Http => Some(L4::Tcp),
@@ -150,11 +159,13 @@ fn conclude(mut facts: Facts) -> Result<Facts, String> {
     if !l5.is_encrypted() {
         if hello {
             return Err(format!(
-                "ech and esni contradict protoL5={}: only tls and quic have them",
+                "ech, esni and cert contradict protoL5={}: only tls and quic have them",
                 l5.as_str()
             ));
         }
-        (facts.ech, facts.esni) = (Known::Absent, Known::Absent);
+        (facts.ech, facts.esni, facts.cert) = (Known::Absent, Known::Absent, Known::Absent);
+    } else if facts.cert.is_unknown() && !can_be_probed(&facts) {
+        facts.cert = Known::Is(Cert::Unknown);
     }
     Ok(facts)
 }

@@ -181,6 +181,7 @@ fn hangs_on(decision: Decision, asked: Vec<&'static str>, always: Always) -> Vec
         Decision::Need(_) if !asked.is_empty() => asked,
         // What no rule asks, but the verdict of the rule that matches: an address that may be dialled, HTTP to redirect.
         Decision::Need(Need::Dest) => vec!["dest"],
+        Decision::Need(Need::Cert) => vec!["cert"],
         Decision::Need(need) if always == Always::Hangs(need) => vec!["port"],
         Decision::Need(Need::FirstBytes) => vec!["protoL5"],
         Decision::Need(Need::Given) => vec!["protoL4"],

@@ -115,6 +115,28 @@ fn explanations() {
         4,
     );
     check(
+        "deny cert=invalid; accept",
+        "dest=203.0.113.5 dns=example.com protoL5=tls",
+        &[
+            "always          no match   dest 203.0.113.5 is not a local address",
+            "rule 0  deny    unknown    cert is not known: the server would be asked",
+            "rule 1  accept  match      no fields: everything matches",
+            "verdict: hangs on cert, which is not known",
+        ],
+        4,
+    );
+    check(
+        "deny cert=!valid; accept",
+        "dest=203.0.113.5 dns=none protoL5=tls",
+        &[
+            "always          no match   dest 203.0.113.5 is not a local address",
+            "rule 0  deny    match      cert unknown is not valid",
+            "rule 1  accept  not reached",
+            "verdict: deny by rule 0",
+        ],
+        3,
+    );
+    check(
         "accept",
         "dest=127.0.0.1",
         &[

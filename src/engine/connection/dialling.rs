@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -10,10 +9,10 @@ use mio::{Interest, Token};
 
 use crate::connect::dial::{Dial, DialError, Dialer, MAX_ATTEMPTS};
 use crate::decide::rules::Locals;
+use crate::engine::admission::Extra;
 use crate::engine::dialled::Trace;
 use crate::engine::tools::Tools;
 use crate::session::Machine;
-use crate::sys::limits::Descriptors;
 use crate::sys::socket;
 
 /// Poll tokens of one connection: 0 is the client, the others are attempts to reach the server in two races.
@@ -64,22 +63,6 @@ struct Attempt {
     /// For a second one beside the one that every session may have.
     #[expect(dead_code)]
     extra: Option<Extra>,
-}
-
-/// A descriptor that was to spare.
-#[derive(Debug)]
-struct Extra(Arc<Descriptors>);
-
-impl Extra {
-    fn take(descriptors: &Arc<Descriptors>) -> Option<Self> {
-        descriptors.take(1).then(|| Extra(Arc::clone(descriptors)))
-    }
-}
-
-impl Drop for Extra {
-    fn drop(&mut self) {
-        self.0.give_back(1);
-    }
 }
 
 /// A socket of ours and its entry among those of this program.

@@ -3,6 +3,7 @@
 use super::dialling::Dialling;
 use super::exchanging::Exchanging;
 use super::lingering::Lingering;
+use super::probing::Probing;
 use super::resolving::Resolving;
 use super::tunnelling::Tunnelling;
 use super::verifying::Verifying;
@@ -35,6 +36,8 @@ pub(super) enum Stage<M> {
     Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
     Resolving(Resolving<M>),
+    /// The session waits for the word on the server's certificate.
+    Probing(Probing<M>),
     /// The session waits for a connection to the server.
     Dialling(Box<M>, Box<Dialling>),
     /// The session is over, its bytes go both ways.
@@ -48,6 +51,18 @@ pub(super) enum Stage<M> {
 }
 
 impl<M: Machine> Stage<M> {
+    /// Whether the session waits for something that its client has no part in.
+    pub fn is_waiting(&self) -> bool {
+        matches!(
+            self,
+            Stage::Verifying(_)
+                | Stage::Resolving(_)
+                | Stage::Probing(_)
+                | Stage::Dialling(..)
+                | Stage::SecuringServer(_)
+        )
+    }
+
     /// Takes the session that waits in this stage for something other than the relay: the stage is then over.
     pub fn take_session(&mut self) -> Option<Box<M>> {
         match std::mem::replace(self, Stage::Over) {
@@ -56,20 +71,13 @@ impl<M: Machine> Stage<M> {
             | Stage::SecuringServer(session)
             | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
+            | Stage::Probing(Probing { session, .. })
             | Stage::Dialling(session, _) => Some(session),
             stage => {
                 *self = stage;
                 None
             }
         }
-    }
-
-    /// Whether nothing is heard of the client while others are waited for.
-    pub fn waits_for_others(&self) -> bool {
-        matches!(
-            self,
-            Stage::Verifying(..) | Stage::Resolving(..) | Stage::Dialling(..) | Stage::SecuringServer(..)
-        )
     }
 
     /// Whether the session waits for bytes for a server that cannot be replaced.
@@ -81,6 +89,17 @@ impl<M: Machine> Stage<M> {
     pub fn take_verifying(&mut self) -> Option<Verifying<M>> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Verifying(verifying) => Some(verifying),
+            stage => {
+                *self = stage;
+                None
+            }
+        }
+    }
+
+    /// Takes the questions that are under way: the stage is then over.
+    pub fn take_probing(&mut self) -> Option<Probing<M>> {
+        match std::mem::replace(self, Stage::Over) {
+            Stage::Probing(probing) => Some(probing),
             stage => {
                 *self = stage;
                 None

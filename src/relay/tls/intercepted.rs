@@ -15,7 +15,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::super::stream::Role;
-use super::{Clock, MAX_SESSIONS};
+use super::MAX_SESSIONS;
+use crate::sys::time::TlsClock;
 
 /// Both ends, as all connections have them.
 #[derive(Debug)]
@@ -31,12 +32,13 @@ impl Ends {
     /// None with the versions and algorithms that are linked.
     pub fn new(verifier: Arc<dyn ServerCertVerifier>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut towards_clients = ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
-            .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Nobody));
+        let mut towards_clients =
+            ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(TlsClock))
+                .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(Nobody));
         towards_clients.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
-        let mut towards_servers = ClientConfig::builder_with_details(provider, Arc::new(Clock))
+        let mut towards_servers = ClientConfig::builder_with_details(provider, Arc::new(TlsClock))
             .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)

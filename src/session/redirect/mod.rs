@@ -64,6 +64,7 @@ impl Machine for Redirection {
     const EXCHANGES: bool = false;
     const VERIFIES: bool = false;
     const RESOLVES: bool = false;
+    const PROBES: bool = false;
 
     fn new(plan: Arc<RedirectPlan>, _listener: &Listener, client: SocketAddr, _now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());

@@ -4,6 +4,8 @@ mod authentication;
 mod connect;
 #[cfg(feature = "tls")]
 mod https;
+#[cfg(feature = "tls")]
+mod probing;
 mod proxy_header;
 mod requests;
 mod socks;
@@ -19,6 +21,7 @@ use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
 use crate::connect::dial::DialError;
+use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::rules::Locals;
 use crate::decide::{Action, Verdict};
@@ -52,6 +55,8 @@ enum In<'a> {
     Addrs(&'a [&'a str]),
     /// The resolver found nothing.
     NoAddrs(ResolveError),
+    /// What the certificates are worth.
+    Probed(&'a [Finding]),
     /// An attempt to connect stands.
     Connected,
     /// None does.
@@ -168,6 +173,7 @@ impl Simulation {
                 session.resolved(Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect()), env)
             }
             In::NoAddrs(error) => session.resolved(Err(error), env),
+            In::Probed(findings) => session.probed(findings.to_vec(), env),
             In::Connected => session.connected(SERVER.parse().unwrap(), LOCAL.parse().unwrap(), env),
             In::Unconnected(error) => session.dial_failed(error, env),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
@@ -185,6 +191,10 @@ impl Simulation {
             }
             Step::Verify(credentials) => format!("verify {credentials:?}"),
             Step::Resolve(name) => format!("resolve {name}"),
+            Step::Probe(targets) => {
+                let addrs: Vec<String> = targets.iter().map(|target| target.addr.to_string()).collect();
+                format!("probe {} at {}", targets[0].name, addrs.join(" "))
+            }
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
             }

@@ -2,11 +2,20 @@
 //! asserts that itself), waits for nothing that is over, and ends when its client does.
 
 use super::*;
+use crate::connect::distrust::Distrust;
+use crate::connect::probe::Doubt;
 
 /// Listeners that ask.
 const USERS: &str = "http, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
 const SOCKS_USERS: &str =
     "socks5, users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+
+/// Rules that ask for certificates, where the build can.
+const CERTS: &[&str] = if cfg!(feature = "tls") {
+    &["action: deny, cert: '!valid', dest: 198.51.100.0/24", "action: accept, cert: [valid, unknown]"]
+} else {
+    &["action: accept"]
+};
 
 /// Steps of one conversation; more than any can have without its client sending on.
 const MOST: usize = 64;
@@ -28,7 +37,8 @@ impl Random {
 }
 
 fn configs() -> Vec<String> {
-    let rules: [&[&str]; 6] = [
+    let rules: [&[&str]; 7] = [
+        CERTS,
         &["action: accept"],
         &["action: deny, dns: .blocked.example", "action: accept"],
         &["action: deny, dest: 203.0.113.0/24", "action: accept, protoL5: [tls, http]"],
@@ -127,6 +137,17 @@ fn random_conversations_end_with_their_clients() {
                         simulation.tell(In::Addrs(&some))
                     }
                 },
+                Step::Probe(targets) => {
+                    assert!(!targets.is_empty(), "seed {seed}");
+                    ends.insert("probe");
+                    let findings = [
+                        Finding::Valid,
+                        Finding::Invalid(Distrust::Expired),
+                        Finding::Unknown(Doubt::TimedOut),
+                    ];
+                    let found: Vec<_> = targets.iter().map(|_| *random.pick(&findings)).collect();
+                    simulation.tell(In::Probed(&found))
+                }
                 Step::Dial(addrs) => {
                     assert!(!addrs.is_empty(), "seed {seed}");
                     assert!(addrs.iter().all(|addr| !addr.ip().is_loopback()), "seed {seed}: {addrs:?}");
@@ -156,6 +177,7 @@ fn random_conversations_end_with_their_clients() {
         let decided = simulation.session.verdict().is_some();
         assert!(decided || simulation.verdicts.0.is_empty(), "seed {seed}");
     }
+    assert_eq!(ends.contains("probe"), cfg!(feature = "tls"));
     // It has been everywhere.
     for end in [
         "tunnel",
