@@ -15,6 +15,7 @@ mod talking;
 mod tunnelling;
 mod verifying;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -163,10 +164,7 @@ impl<M: Machine> Connection<M> {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
-            Stage::SecuringServer(session) => {
-                let step = session.close(CloseReason::ServerTlsFailed);
-                self.go_to(step, tools)
-            }
+            Stage::SecuringServer(_) => self.server_insecure(&io::ErrorKind::TimedOut.into(), tools),
             Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Probing(_) if M::PROBES => self.probing_over(tools),

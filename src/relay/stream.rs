@@ -201,22 +201,9 @@ pub fn is_certificate_alert(error: &io::Error) -> bool {
     }
 }
 
-/// Whether an error says that the peer's certificate is not valid.
-pub fn is_bad_certificate(error: &io::Error) -> bool {
-    #[cfg(feature = "tls")]
-    {
-        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
-        matches!(rustls_error(error), Some(InvalidCertificate(_) | NoCertificatesPresented))
-    }
-    #[cfg(not(feature = "tls"))]
-    {
-        let _ = error;
-        false
-    }
-}
-
+/// What rustls says of it.
 #[cfg(feature = "tls")]
-fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 

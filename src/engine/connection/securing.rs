@@ -3,9 +3,12 @@
 use std::io;
 
 use super::{Connection, Fate, Stage};
+use crate::connect::distrust::Distrust;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::relay::stream::{is_bad_certificate, is_certificate_alert, is_tls_failure};
+#[cfg(feature = "tls")]
+use crate::relay::stream::rustls_error;
+use crate::relay::stream::{is_certificate_alert, is_tls_failure};
 use crate::session::{CloseReason, Machine, Securing};
 
 impl<M: Machine> Connection<M> {
@@ -84,14 +87,19 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    fn server_insecure(&mut self, error: &io::Error, tools: &mut Tools<'_, M>) -> Fate {
+    pub(super) fn server_insecure(&mut self, error: &io::Error, tools: &mut Tools<'_, M>) -> Fate {
         let Some(mut session) = self.stage.take_session() else { return Fate::Stays };
-        let reason = if is_bad_certificate(error) {
-            CloseReason::BadCertificate
-        } else {
-            CloseReason::ServerTlsFailed
+        self.life.open(&session);
+        let reason = match distrust(error) {
+            Some(distrust) => {
+                self.life.tls_failed(CloseReason::BadCertificate, &distrust);
+                CloseReason::BadCertificate
+            }
+            None => {
+                self.life.tls_failed(CloseReason::ServerTlsFailed, error);
+                CloseReason::ServerTlsFailed
+            }
         };
-        self.life.tls_failed(reason, error);
         if let Some(server) = &mut self.server {
             // It is told why, if it takes that at once.
             let _ = server.end.shutdown();
@@ -99,6 +107,17 @@ impl<M: Machine> Connection<M> {
         let step = session.close(reason);
         self.carry_out(session, step, tools)
     }
+}
+
+/// Why the server's certificate is not good, if that is what is wrong.
+#[cfg(feature = "tls")]
+fn distrust(error: &io::Error) -> Option<Distrust> {
+    Distrust::of(rustls_error(error)?)
+}
+
+#[cfg(not(feature = "tls"))]
+fn distrust(_: &io::Error) -> Option<Distrust> {
+    None
 }
 
 /// Why a client's stream broke. What TLS says about it is logged: nobody else knows it.
