@@ -181,6 +181,9 @@ impl Session {
     fn carry(&mut self, l7: L7, env: &mut Env<'_>) -> Step {
         let verdict = self.may_carry(l7, env);
         self.facts.l7 = Known::Is(l7);
+        if self.state == State::Securing {
+            self.go(State::FirstBytes);
+        }
         self.announce(verdict.unwrap_or_else(|denied| denied), env);
         if verdict.is_err() {
             return self.close(CloseReason::Denied);

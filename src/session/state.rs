@@ -94,7 +94,6 @@ const EDGES: &[(State, State)] = &[
     (Dialling, SecuringServer),
     (SecuringServer, Securing),
     (Securing, FirstBytes),
-    (Securing, Open),
     (FirstBytes, RequestHead),
     (FirstBytes, Open),
     (RequestHead, Open),

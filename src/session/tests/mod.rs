@@ -4,6 +4,8 @@ mod authentication;
 mod connect;
 #[cfg(feature = "tls")]
 mod https;
+#[cfg(feature = "intercept")]
+mod interception;
 #[cfg(feature = "tls")]
 mod probing;
 mod proxy_header;
@@ -47,6 +49,10 @@ enum In<'a> {
     Pause(u64),
     /// TLS stands.
     Secured,
+    /// TLS with the server stands, and it speaks this.
+    ServerSecured(Option<&'a [u8]>),
+    /// The client did not accept our certificate.
+    Refused(CloseReason),
     /// It does not, or the client's stream broke.
     Closes(CloseReason),
     /// The word on the credentials.
@@ -120,6 +126,24 @@ impl Simulation {
         Simulation { start: now, now, plan, locals, session, verdicts, preludes, until: None }
     }
 
+    /// Another connection to the same listener, under the same plan and at the same time.
+    fn again(&self, client: &str) -> Self {
+        let (plan, now) = (Arc::clone(&self.plan), self.now);
+        let listener = plan.service.listeners[0].clone();
+        let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
+        let (verdicts, preludes) = (Verdicts::default(), Arc::default());
+        Simulation {
+            start: now,
+            now,
+            plan,
+            locals: self.locals.clone(),
+            session,
+            verdicts,
+            preludes,
+            until: None,
+        }
+    }
+
     /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
     fn happen(&mut self, input: In<'_>) -> String {
         match input {
@@ -145,7 +169,7 @@ impl Simulation {
         let step = self.tell(input);
         self.until = match &step {
             Step::Read { until } => Some(*until),
-            Step::Secure(securing) => Some(securing.until),
+            Step::Secure(securing) | Step::SecureServer(securing) => Some(securing.until),
             _ => None,
         };
         let reply = self.session.take_reply();
@@ -166,6 +190,8 @@ impl Simulation {
             In::Bytes(bytes) => session.bytes(bytes, env),
             In::Eof => session.end_of_stream(env),
             In::Secured => session.secured(env),
+            In::ServerSecured(alpn) => session.server_secured(alpn, env),
+            In::Refused(reason) => session.certificate_refused(reason, env),
             In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
             In::Verified(verification) => session.verified(verification, env),
@@ -185,6 +211,9 @@ impl Simulation {
     fn show(&self, step: &Step) -> String {
         match step {
             Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::SecureServer(securing) => {
+                format!("secure server until {}", (securing.until - self.start).as_millis())
+            }
             Step::Secure(securing) => {
                 let until = (securing.until - self.start).as_millis();
                 format!("secure {} until {until}", securing.received.len())
