@@ -3,17 +3,17 @@
 mod check;
 mod follower;
 mod health;
+mod household;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
 
 pub use self::check::{check, check_user};
 pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
+pub use self::household::{Household, week_time};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 #[cfg(feature = "tls")]
@@ -23,7 +23,9 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
+use crate::session::Memory;
 use crate::sys::privileges::{self, Capability, Identity};
+use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
 use crate::sys::{limits, time};
 
@@ -39,8 +41,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         log::warn!("{warning}");
     }
     // Before there are threads, so that none misses the mask or keeps a privilege.
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGUSR1])
-        .map_err(|e| format!("cannot handle signals: {e}"))?;
+    let signals = Signals::take().map_err(|e| format!("cannot handle signals: {e}"))?;
     let descriptors =
         limits::raise_descriptors().map_err(|e| format!("cannot read the descriptor limit: {e}"))?;
     let workers = worker_count(plan.as_ref());
@@ -48,8 +49,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
-    let sockets = bindings.iter().flat_map(|binding| &binding.sockets).chain(&bound);
-    drop_privileges(service, sockets)?;
+    let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
+    drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
     P::in_force(&plan, &metrics);
@@ -83,6 +84,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
             metrics: Arc::clone(&metrics),
             dialled: dialled.clone(),
             descriptors: Arc::clone(&admission.descriptors),
+            clock: || time::now().secs,
         };
         Prober::new(P::prober(&plan), surroundings)
     };
@@ -91,9 +93,12 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission,
         resolver,
         verifier,
+        surroundings: P::surroundings(),
         #[cfg(feature = "tls")]
         prober,
         dialled,
+        sent: Dialled::new(workers),
+        memory: Memory::new(Instant::now()),
     });
 
     let watch = Watch::begin();
@@ -122,11 +127,11 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         beside,
     };
     daemon.announce();
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => daemon.reload(),
-            SIGUSR1 => daemon.report(),
-            _ => break,
+    loop {
+        match signals.next() {
+            Signal::Hangup => daemon.reload(),
+            Signal::User1 => daemon.report(),
+            Signal::Interrupt | Signal::Terminate => break,
         }
     }
     daemon.stop(signals);
@@ -159,7 +164,7 @@ impl<P: Program> Daemon<P> {
 
     fn announce(&self) {
         for listener in &self.service().listeners {
-            log::info!("Listening: {} on {}", listener.mode.as_str(), listener.addr);
+            log::info!("Listening: {} on {}", listener.mode.as_str(), listener.place());
         }
         P::hello(&self.plan, &self.source);
     }
@@ -232,19 +237,21 @@ impl<P: Program> Daemon<P> {
     }
 
     /// Ends when the sessions have, or their time, or when a second signal asks for it.
-    fn stop(self, mut signals: Signals) {
+    fn stop(self, signals: Signals) {
         let drain = self.service().timeouts.drain;
         let until = Instant::now() + drain;
-        log::info!("Stopping: up to {} ms for the sessions to end", drain.as_millis());
+        let millis = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        log::info!("Stopping: up to {millis} ms for the sessions to end");
         self.tell_all(|| Command::Drain(until));
         let workers: Vec<_> = self.workers.iter().map(Handle::another).collect();
         let hurry = move || {
-            for signal in signals.forever() {
+            loop {
+                let signal = signals.next();
                 for worker in &workers {
                     match signal {
-                        SIGTERM | SIGINT => worker.tell(Command::Drain(Instant::now())),
-                        SIGUSR1 => worker.tell(Command::Report),
-                        _ => {}
+                        Signal::Interrupt | Signal::Terminate => worker.tell(Command::Drain(Instant::now())),
+                        Signal::User1 => worker.tell(Command::Report),
+                        Signal::Hangup => {}
                     }
                 }
             }
@@ -265,7 +272,7 @@ impl<P: Program> Daemon<P> {
 /// a reload may have to bind beside these.
 fn drop_privileges<'s>(
     service: &Service,
-    sockets: impl Iterator<Item = &'s std::net::TcpListener>,
+    sockets: impl Iterator<Item = BorrowedFd<'s>>,
 ) -> Result<(), String> {
     let Some(identity) = identity(service)? else { return Ok(()) };
     for socket in sockets {
@@ -298,7 +305,7 @@ fn resolver_config(service: &Service) -> resolver::ResolverConfig {
 }
 
 fn worker_count(service: &Service) -> usize {
-    service.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    service.workers.unwrap_or_else(limits::processors)
 }
 
 fn effective_limits(service: &Service, descriptors: u64) -> Effective {

@@ -284,6 +284,37 @@ fn why_explains_and_exits_0_3_or_4() {
 }
 
 #[test]
+fn why_takes_the_time_as_it_is_where_the_machine_is() {
+    let rules = "listen:\n  - {mode: transparent, port: 4128}\nrules:\n  - {time: 'TIME', action: accept}\n";
+    // A window that is open all week long but for a minute that was given.
+    let now = rules.replace("TIME", "!wed 12:00-12:01");
+    for (facts, code) in [("dest=203.0.113.5 time=wed-12:00", 3), ("dest=203.0.113.5 time=thu-12:00", 0)] {
+        let output = run_on(&now, &["-f", "{}", "--why", facts]);
+        assert_eq!(status(&output), code, "{facts}: {}", text(&output));
+    }
+    // What is not given is now: known, whatever it is.
+    let any = rules.replace("TIME", "00:00-24:00");
+    let output = run_on(&any, &["-f", "{}", "--why", "dest=203.0.113.5"]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    assert!(text(&output).contains("is in 00:00-24:00"), "{}", text(&output));
+}
+
+#[test]
+fn a_configuration_that_fails_its_own_tests_is_refused() {
+    let config = "listen:\n  - {mode: http, port: 4130}\nrules:\n  - {port: 443, action: accept}\ntests:\n  \
+                  - {flow: 'dest=203.0.113.5 port=443', expect: accept}\n  - {flow: 'dest=203.0.113.5 port=80', expect: WHAT}\n";
+    let good = run_on(&config.replace("WHAT", "deny"), &["-f", "{}", "-v"]);
+    assert_eq!(status(&good), 0, "{}", text(&good));
+    assert!(text(&good).contains("tests: 2, all as expected"), "{}", text(&good));
+    for args in [&["-f", "{}", "-v"][..], &["-f", "{}"]] {
+        let bad = run_on(&config.replace("WHAT", "accept"), args);
+        assert_eq!(status(&bad), 2, "{}", text(&bad));
+        let said = ":7:6: tests[1]: expected accept, but it is deny by default: no rule matches";
+        assert!(text(&bad).contains(said), "{}", text(&bad));
+    }
+}
+
+#[test]
 fn why_names_the_list_and_the_line_of_a_hit() {
     let dir = TempDir::new();
     let list = dir.write(
@@ -403,7 +434,7 @@ fn debug_on_the_command_line_is_debug_in_the_file() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name_instead_of_being_ignored() {
     for (config, word) in [
-        (GOOD.replace("port: 4128", "port: 4128, udp: true, tproxy: true"), "udp"),
+        (GOOD.replace("mode: transparent", "mode: socks5, udp: true"), "udp"),
         (GOOD.replace("action: accept", "action: observe"), "observe"),
     ] {
         let output = run_on(&config, &["-f", "{}", "-v"]);

@@ -56,6 +56,41 @@ impl Proxy {
     }
 }
 
+/// A browser whose proxy is `https://` by mistake waited for `timeout.process`, and the log said nothing.
+#[test]
+fn who_speaks_tls_or_socks_is_told_at_once() {
+    let proxy = Proxy::start(&format!("timeout: {{process: 60000}}\n{ALL}"));
+    let starts = [hello("proxy.example"), vec![5, 1, 0], vec![4, 1, 0, 80, 127, 0, 0, 1, 0]];
+    for start in &starts {
+        let mut http = proxy.http();
+        http.send(start);
+        let answer = http.response();
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (400, "this port is an HTTP proxy, and that is no request\n")
+        );
+        assert!(http.is_closed());
+    }
+    proxy.daemon.wait_count(starts.len(), &["INFO", "Failed | reason=wrong_protocol", "mode=http"]);
+}
+
+/// Some clients send an empty line behind a body. It began the next request, so that the connection, had it been kept for
+/// longer than `timeout.process`, ended with 408.
+#[test]
+fn an_empty_line_between_requests_ends_nothing() {
+    let proxy = Proxy::start(&format!("timeout: {{process: 300}}\n{ALL}"));
+    let origin = HttpOrigin::start("127.0.0.1:0");
+    let url = format!("http://www.example.com:{}/", origin.port());
+    let post = format!("POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n");
+    let mut http = proxy.http();
+    for _ in 0..2 {
+        assert_eq!(http.ask(&post).status, 200);
+        http.send("\r\n");
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    assert_eq!(http.ask(&post).status, 200);
+}
+
 #[test]
 fn get_post_and_chunked_bodies_pass_and_the_target_replaces_the_host() {
     let proxy = Proxy::start(ALL);

@@ -243,7 +243,38 @@ fn a_sender_that_is_not_trusted_is_refused_whatever_it_says() {
         assert!(matches!(&end, End::Closed(b) | End::Reset(b) if b.is_empty()), "{end:?}");
     }
     assert_eq!(origin.accepted(), 0);
-    daemon.wait_log(&["Closed | reason=bad_proxy_header"]);
+    daemon.wait_log(&["Closed | reason=untrusted_sender"]);
+}
+
+/// A wrong `trusted` was seen with `debug` only.
+#[test]
+fn who_is_refused_is_named_and_a_flood_is_a_line_a_second() {
+    let port = free_port();
+    let config = |trusted: &str| {
+        format!(
+            "listen:\n  - {{mode: proxyproto, port: {port}, trusted: ['{trusted}']}}\nworkers: 2\n\
+             rules:\n  - {{action: accept}}\n"
+        )
+    };
+    let daemon = Daemon::start(&config("198.51.100.0/24"), &[port]);
+    let line = "127.0.0.1 => ? | Failed | reason=untrusted_sender sport=";
+    let begun = std::time::Instant::now();
+    for _ in 0..300 {
+        // A reset may come before `connect` returns.
+        let _ = std::net::TcpStream::connect(("127.0.0.1", port));
+    }
+    daemon.wait_log(&["| INFO |", line, "mode=proxyproto"]);
+    let (lines, seconds) = (daemon.count_log(&[line]), begun.elapsed().as_secs() as usize);
+    assert!(lines <= seconds + 2, "{lines} lines in {seconds} s:\n{}", daemon.log());
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let _ = std::net::TcpStream::connect(("127.0.0.1", port));
+    daemon.wait_log(&[line, "mode=proxyproto count="]);
+
+    daemon.reload(&config("127.0.0.1"));
+    daemon.wait_log(&["Reloaded"]);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    connect(("127.0.0.1", port)).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    daemon.wait_log(&["| INFO |", "127.0.0.1 => ? | Failed | reason=bad_proxy_header sport="]);
 }
 
 #[test]

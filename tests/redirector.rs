@@ -35,9 +35,14 @@ fn server6(number: usize) -> String {
 
 /// A calamary server, in the namespace of the origins.
 fn calamary(lab: &Lab, number: usize) -> Daemon {
+    calamary_that_trusts(lab, number, "'203.0.113.0/24', '2001:db8:113::/64'")
+}
+
+/// The same with other senders of headers.
+fn calamary_that_trusts(lab: &Lab, number: usize, trusted: &str) -> Daemon {
     let config = format!(
         "listen:\n  - {{mode: proxyproto, ip4: ['203.0.113.{0}'], ip6: ['2001:db8:113::{0}'], port: {SERVERS_PORT},\n\
-         \x20    trusted: ['203.0.113.0/24', '2001:db8:113::/64']}}\n\
+         \x20    trusted: [{trusted}]}}\n\
          output: {{allowLocal: true}}\nrules:\n  - {{action: accept}}\n",
         6 + number
     );
@@ -238,7 +243,8 @@ struct HaProxy {
 }
 
 impl HaProxy {
-    fn start(lab: &Lab, servers: usize) -> HaProxy {
+    /// `checks`: what the frontend does about the redirectors' checks.
+    fn start(lab: &Lab, servers: usize, checks: &str) -> HaProxy {
         let dir = TempDir::new();
         let servers: String = (0..servers)
             .map(|n| {
@@ -251,7 +257,7 @@ impl HaProxy {
         let config = format!(
             "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n\
              \x20 retries 3\n  option redispatch 1\nfrontend redirectors\n  bind 203.0.113.5:4000 accept-proxy\n\
-             \x20 bind [2001:db8:113::5]:4000 accept-proxy\n  default_backend fleet\nbackend fleet\n  balance roundrobin\n{servers}"
+             \x20 bind [2001:db8:113::5]:4000 accept-proxy\n{checks}  default_backend fleet\nbackend fleet\n  balance roundrobin\n{servers}"
         );
         let path = dir.write("haproxy.cfg", config);
         let child = lab.server.run(|| {
@@ -277,6 +283,10 @@ impl Drop for HaProxy {
     }
 }
 
+/// As docs/fleet.md has it.
+const CHECKS: &str = "  tcp-request connection reject if { nbsrv(fleet) eq 0 }
+  tcp-request session reject if { dst 203.0.113.5 2001:db8:113::5 } { dst_port 4000 }\n";
+
 #[test]
 fn a_fleet_behind_haproxy_loses_one_server_under_load() {
     if !have("haproxy") {
@@ -285,9 +295,12 @@ fn a_fleet_behind_haproxy_loses_one_server_under_load() {
     let Some(lab) = Lab::build_or_skip() else { return };
     let _origins = origins(&lab);
     let mut servers: Vec<Daemon> = (0..3).map(|number| calamary(&lab, number)).collect();
-    let _haproxy = HaProxy::start(&lab, 3);
-    let _redirector =
+    let _haproxy = HaProxy::start(&lab, 3, CHECKS);
+    let redirector =
         redirector(&lab, false, "proxies: ['203.0.113.5:4000', '[2001:db8:113::5]:4000']\nselect: first");
+    for balancer in ["203.0.113.5:4000", "[2001:db8:113::5]:4000"] {
+        redirector.wait_log(&[&format!("Server: {balancer}, up")]);
+    }
     for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
         let sport = format!("sport={}", ask(&lab, server).unwrap());
         let line = format!("| {client} => {} | Accept", at(server, ECHO));
@@ -296,6 +309,37 @@ fn a_fleet_behind_haproxy_loses_one_server_under_load() {
         });
     }
     kill_one_under_load(&lab, &mut servers);
+    // The checks ended at HAProxy: what it passes on would look like a client that wants HAProxy itself.
+    for server in &servers {
+        assert_eq!(server.count_log(&[&format!("=> {}", at(SERVER4, 4000))]), 0, "{}", server.log());
+        assert_eq!(server.count_log(&[&format!("=> {}", at(SERVER6, 4000))]), 0, "{}", server.log());
+    }
+    // A balancer without servers does not answer, either.
+    for server in &mut servers[1..] {
+        server.signal(libc::SIGKILL);
+        server.wait_exit(common::PATIENCE).unwrap();
+    }
+    for balancer in ["203.0.113.5:4000", "[2001:db8:113::5]:4000"] {
+        redirector.wait_log(&[&format!("{balancer} is down: reset")]);
+    }
+}
+
+/// One that was not told about checks passes them on to its servers: it counts as up all the same.
+#[test]
+fn a_balancer_that_passes_checks_on_is_up() {
+    if !have("haproxy") {
+        return skip("needs haproxy");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let _origins = origins(&lab);
+    let server = calamary(&lab, 0);
+    let _haproxy = HaProxy::start(&lab, 1, "");
+    let redirector = redirector(&lab, false, "proxies: ['203.0.113.5:4000', '[2001:db8:113::5]:4000']");
+    for balancer in ["203.0.113.5:4000", "[2001:db8:113::5]:4000"] {
+        redirector.wait_log(&[&format!("Server: {balancer}, up")]);
+    }
+    server.wait_log(&[&format!("| 203.0.113.1 => {} | ", at(SERVER4, 4000))]);
+    assert!(ask(&lab, SERVER4).is_some());
 }
 
 #[test]
@@ -325,6 +369,44 @@ fn the_first_server_takes_everything_until_it_ends_and_again_when_it_is_back() {
     redirector.wait_log(&["Counters: connections=9 open=", "sent=45 received=45"]);
     redirector.wait_log(&[&format!("Server: {}, up, connections=5 failures=", server4(0))]);
     redirector.wait_log(&[&format!("Server: {}, up, connections=4 failures=0", server4(1))]);
+}
+
+/// The kernel goes on accepting for a process that hangs, so clients would wait for it for ever.
+#[test]
+fn a_server_that_hangs_or_does_not_trust_this_machine_is_down() {
+    for version in ["v1", "v2"] {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        let _origins = origins(&lab);
+        let stranger = calamary_that_trusts(&lab, 0, "'198.51.100.0/24'");
+        let (hanging, healthy) = (calamary(&lab, 1), calamary(&lab, 2));
+        let proxies: Vec<String> = (0..3).map(server4).collect();
+        let settings = format!(
+            "proxies: {proxies:?}\nselect: first\nproxyProtocol: {version}\ntimeout: {{connect: 500}}"
+        );
+        let redirector = redirector(&lab, false, &settings);
+        // Both are known before the first client comes, and the log says what to look at.
+        redirector.wait_log(&[&format!("{} is down: reset: does it trust this machine?", server4(0))]);
+        redirector.wait_log(&[&format!("Server: {}, down", server4(0))]);
+        redirector.wait_log(&[&format!("Server: {}, up", server4(1))]);
+        assert!(ask(&lab, SERVER4).is_some());
+        assert_eq!(accepted([&hanging, &healthy], "", 1), [1, 0]);
+
+        hanging.signal(libc::SIGSTOP);
+        redirector.wait_log(&[&format!("{} is down: no answer", server4(1))]);
+        for _ in 0..3 {
+            assert!(ask(&lab, SERVER4).is_some(), "{version}: new connections go to the server that answers");
+        }
+        assert_eq!(accepted([&healthy], "", 3), [3]);
+
+        hanging.signal(libc::SIGCONT);
+        redirector.wait_log(&[&format!("{} is up again", server4(1))]);
+        assert!(ask(&lab, SERVER4).is_some());
+        assert_eq!(accepted([&hanging, &healthy], "", 5), [2, 3]);
+        for server in [&hanging, &healthy] {
+            assert_eq!(server.count_log(&["Denied"]) + server.count_log(&["Failed"]), 0, "{}", server.log());
+        }
+        drop(stranger);
+    }
 }
 
 #[test]
@@ -440,6 +522,31 @@ fn what_comes_back_is_not_sent_round() {
     daemon.reload(&wide);
     daemon.wait_log(&["proxies[0]: this is the redirector's own listener on 0.0.0.0:4128"]);
     assert_eq!(daemon.count_log(&["Denied"]), daemon_log);
+}
+
+/// A name may mean anything, at any time, so `-v` cannot know.
+#[test]
+fn a_name_that_leads_to_the_listener_itself_is_no_server() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let _origins = origins(&lab);
+    let proxies = format!("proxies: ['localhost:{PORT}']\nonFailure: direct");
+    let output = run_program_on(REDIRECTOR, &config(false, &proxies), &["-f", "{}", "-v"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let daemon = redirector(&lab, false, &proxies);
+    daemon.wait_log(&[&format!("localhost:{PORT} is down: it is this program's own listener")]);
+    for _ in 0..3 {
+        assert!(ask(&lab, SERVER4).is_some());
+    }
+    daemon.wait_count(3, &["| Direct |"]);
+    daemon.reload(&config(false, &format!("proxies: ['localhost:{PORT}']")));
+    daemon.wait_log(&["Reloaded: 1 servers, 2 listeners"]);
+    assert!(is_reset(&lab, &at(SERVER4, ECHO)));
+    daemon.wait_log(&["| Failed | reason="]);
+    // The clients' own, and a few checks, which end where they begin.
+    daemon.signal(libc::SIGUSR1);
+    let counters = daemon.wait_log(&["Counters: connections="]);
+    let connections = counters.split_once("connections=").unwrap().1.split(' ').next().unwrap();
+    assert!((4..20).contains(&connections.parse::<u32>().unwrap()), "{}", daemon.log());
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn every_request_of_a_kept_connection_is_asked() {
     let mut http = Http::connect(proxy.addr());
     let answer = http.ask(proxy.request(None));
     assert_eq!(answer.status, 407);
-    assert_eq!(answer.header("proxy-authenticate"), Some("Basic realm=\"calamary\""));
+    assert_eq!(answer.header("proxy-authenticate"), Some("Basic realm=\"calamary\", charset=\"UTF-8\""));
     assert_eq!(answer.header("connection"), None, "it can be used again");
     assert_eq!(http.ask(proxy.request(Some(("alice", "open sesame")))).status, 200);
     assert_eq!(http.ask(proxy.request(Some(("alice", "wrong")))).status, 407);

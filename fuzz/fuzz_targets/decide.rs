@@ -51,6 +51,10 @@ const NETS: [&str; 9] = [
 const NAMES: [&str; 5] = ["a.test", "b.test", "www.a.test", "test", "other.example"];
 const PATTERNS: [&str; 7] =
     ["a.test", "*.a.test", ".a.test", "*.test", ".test", "other.example", "none.example"];
+const TIMES: [&str; 3] = ["mon-12:00", "sat-12:00", "sun-23:30"];
+const WINDOWS: [&str; 4] = ["sat-sun", "22:00-06:00", "mon-fri 08:00-18:00", "sun 23:00-01:00"];
+const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+const DEVICES: [&str; 2] = ["tv", "unknown"];
 const USERS: [&str; 3] = ["alice", "Bob", "\u{c4}nne"];
 const PATHS: [&str; 5] = ["/", "/*", "/ads", "/ads/*", "/%61ds/../ads"];
 const PORTS: [u16; 5] = [0, 22, 80, 443, 4128];
@@ -100,7 +104,7 @@ fn bit_by_bit(
     let mut given: Option<Verdict> = None;
     loop {
         for _ in 0..u.int_in_range(0..=3)? {
-            reveal_one(u.int_in_range(0..=10)?, &mut facts, truth);
+            reveal_one(u.int_in_range(0..=13)?, &mut facts, truth);
         }
         let told = || format!("{specs:#?}\n{locals:?}\nknown {facts:?}\ntruth {truth:?}");
         let decision = rules.decide(&facts, locals);
@@ -131,7 +135,7 @@ fn bit_by_bit(
         if facts == *truth {
             return Ok(());
         }
-        for place in 0..11 {
+        for place in 0..14 {
             let before = facts.clone();
             reveal_one(place, &mut facts, truth);
             if facts != before {
@@ -151,6 +155,11 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
         Need::Given => {
             (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4);
             facts.user = truth.user.clone();
+        }
+        Need::Time => facts.time = truth.time,
+        Need::Device => {
+            facts.mac = truth.mac;
+            facts.device = truth.device.clone();
         }
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
@@ -181,7 +190,10 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
         8 => facts.user = truth.user.clone(),
-        9 => facts.cert = truth.cert,
+        9 => facts.time = truth.time,
+        10 => facts.mac = truth.mac,
+        11 => facts.device = truth.device.clone(),
+        12 => facts.cert = truth.cert,
         _ => facts.esni = truth.esni,
     }
 }
@@ -212,6 +224,9 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
         name: or_absent(u, |u| Ok(Box::from(*u.choose(&NAMES)?)))?,
         user: or_absent(u, |u| Ok(Box::from(*u.choose(&USERS)?)))?,
         ech: if hello { Known::Is(*u.choose(&[Ech::None, Ech::Grease, Ech::Real])?) } else { Known::Absent },
+        time: Known::Is(u.choose(&TIMES)?.parse().unwrap()),
+        mac: or_absent(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?,
+        device: Known::Is(Box::from(*u.choose(&DEVICES)?)),
         esni: if hello { Known::Is(u.arbitrary()?) } else { Known::Absent },
         cert: if hello { Known::Is(cert(u)?) } else { Known::Absent },
     })
@@ -239,9 +254,12 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
             Ok(*u.choose(&[EchValue::None, EchValue::Grease, EchValue::Real, EchValue::Any])?)
         })?),
         10 => FieldSpec::User(terms(u, user_value)?),
-        11 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
-        12 => FieldSpec::Host(terms(u, name_value)?),
-        13 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
+        11 => FieldSpec::Time(terms(u, |u| Ok(u.choose(&WINDOWS)?.parse().unwrap()))?),
+        12 => FieldSpec::Mac(terms(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?),
+        13 => FieldSpec::Device(terms(u, |u| Ok(Box::from(*u.choose(&DEVICES)?)))?),
+        14 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
+        15 => FieldSpec::Host(terms(u, name_value)?),
+        16 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
         14 => FieldSpec::Cert(terms(u, cert)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })

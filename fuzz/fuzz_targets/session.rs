@@ -18,7 +18,7 @@ use calamary::decide::rules::Locals;
 use calamary::decide::{Cert, Decision, Known, Verdict};
 use calamary::identify::tcp::{Identifier, MAX_PRELUDE};
 use calamary::identify::{Identity, Outcome, Parsers};
-use calamary::session::{CloseReason, Env, Exchange, Machine, Report, Session, Step, Wire};
+use calamary::session::{CloseReason, Env, Exchange, Machine, Memory, Nowhere, Report, Session, Step, Wire};
 use calamary::wire::http1::{HeadEnd, parse_request};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -176,6 +176,8 @@ impl Run {
             plan: &PLAN,
             locals: &self.locals,
             preludes: &Arc::default(),
+            surroundings: &Nowhere,
+            memory: &Memory::new(self.now),
             report: &mut verdicts,
         };
         self.step = f(&mut self.session, &mut env);

@@ -25,10 +25,25 @@ pub fn wish(request: &Request) -> Result<Wish, Reject> {
     })
 }
 
+/// Whether no request begins with this byte, nor the empty lines that may stand before one: TLS, SOCKS.
+pub fn is_no_text(first: u8) -> bool {
+    !first.is_ascii_graphic() && !first.is_ascii_whitespace()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::http1::parse_request;
+
+    #[test]
+    fn records_and_socks_are_no_text() {
+        for text in ["GET http://www.example.com/", "connect a:443", "\r\nGET", "\nGET", " GET", "!"] {
+            assert!(!is_no_text(text.as_bytes()[0]), "{text}");
+        }
+        for byte in [22, 21, 0x80, 0xff, 4, 5, 0] {
+            assert!(is_no_text(byte), "{byte}");
+        }
+    }
 
     #[test]
     fn the_target_is_the_wish() {

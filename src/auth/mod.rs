@@ -1,12 +1,14 @@
 //! Who a client says it is, and whether that is so.
 //!
 //! Pure: no socket, no clock, no log; randomness comes in as a key. [`users`] holds a listener's names with their password
-//! [`hash`]es, [`memory`] what was right before, so that a slow CPU hashes once, [`throttle`] who has tried too often.
+//! [`hash`]es, [`memory`] what was right before, so that a slow CPU hashes once, [`throttle`] who has tried too often, [`queue`] whose
+//! turn it is.
 //! A check costs as much CPU as the hash asks for, up to a second on a small router: it is never made in a worker, see
 //! `engine::verifier`. Nothing here shows a password: not in an error, not by `Debug`.
 
 pub mod hash;
 pub mod memory;
+pub mod queue;
 pub mod throttle;
 pub mod users;
 

@@ -25,6 +25,15 @@ pub const MAX_SOURCES: usize = 1024;
 /// How often a failure of one source is logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
+/// When a try may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Then.
+    pub at: Instant,
+    /// Tries of the source before it that were not right, as far as is known.
+    pub failures: u32,
+}
+
 /// Who has tried how often.
 #[derive(Debug, Default)]
 pub struct Throttle {
@@ -38,13 +47,13 @@ struct Tries {
     next: Instant,
     last: Instant,
     /// What is being tried, and when its turn is.
-    current: Option<(Mac, Instant)>,
+    current: Option<(Mac, Turn)>,
     logged: Option<Instant>,
 }
 
 impl Throttle {
     /// When `source` may try the credential with this sum: now, or later, or nothing if too many of its tries wait already.
-    pub fn turn(&mut self, source: IpAddr, mac: &Mac, now: Instant) -> Option<Instant> {
+    pub fn turn(&mut self, source: IpAddr, mac: &Mac, now: Instant) -> Option<Turn> {
         let key = network(source);
         if !self.sources.contains_key(&key) {
             self.make_room(now);
@@ -54,20 +63,21 @@ impl Throttle {
         if now.saturating_duration_since(tries.last.max(tries.next)) >= FORGOTTEN_AFTER {
             tries.count = 0;
         }
-        if let Some((current, at)) = &tries.current
+        if let Some((current, turn)) = &tries.current
             && current == mac
         {
-            return Some(*at);
+            return Some(*turn);
         }
         let at = tries.next.max(now);
         if at.saturating_duration_since(now) > MAX_WAIT {
             return None;
         }
+        let turn = Turn { at, failures: tries.count };
         tries.count = tries.count.saturating_add(1);
         tries.last = now;
         tries.next = at + delay_behind(tries.count);
-        tries.current = Some((*mac, at));
-        Some(at)
+        tries.current = Some((*mac, turn));
+        Some(turn)
     }
 
     /// A try of `source` with this sum is over.
@@ -138,7 +148,7 @@ mod tests {
         let mut now = start;
         let mut turns = Vec::new();
         for _ in 0..tries {
-            now = throttle.turn(source, &WRONG, now).unwrap();
+            now = throttle.turn(source, &WRONG, now).unwrap().at;
             throttle.settled(source, &WRONG, false);
             turns.push((now - start).as_millis());
         }
@@ -161,7 +171,9 @@ mod tests {
     fn tries_at_once_wait_for_each_other_and_too_many_are_refused() {
         let (mut throttle, t0, source) = (Throttle::default(), Instant::now(), addr("192.0.2.1"));
         let turns: Vec<_> = (0..100u8).map(|i| throttle.turn(source, &[i; 32], t0)).collect();
-        let granted: Vec<_> = turns.iter().flatten().map(|at| (*at - t0).as_millis()).collect();
+        let granted: Vec<_> = turns.iter().flatten().map(|turn| (turn.at - t0).as_millis()).collect();
+        let failures: Vec<_> = turns.iter().flatten().map(|turn| turn.failures).collect();
+        assert_eq!(failures, (0..11).collect::<Vec<u32>>());
         assert_eq!(granted, [0, 0, 0, 0, 0, 250, 750, 1750, 3750, 7750, 15_750]);
         assert_eq!(throttle.turn(source, &[99; 32], t0), None);
         assert!(
@@ -174,7 +186,7 @@ mod tests {
     fn one_credential_on_many_connections_is_one_try() {
         let (mut throttle, t0, source) = (Throttle::default(), Instant::now(), addr("192.0.2.1"));
         for _ in 0..100 {
-            assert_eq!(throttle.turn(source, &WRONG, t0), Some(t0));
+            assert_eq!(throttle.turn(source, &WRONG, t0), Some(Turn { at: t0, failures: 0 }));
         }
         throttle.settled(source, &WRONG, false);
         assert_eq!(one_after_the_other(&mut throttle, source, t0, 5), [0, 0, 0, 0, 250]);

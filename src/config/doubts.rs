@@ -43,14 +43,15 @@ pub(super) fn warn(
                 "no rule intercepts and no listener is an HTTP proxy: this is known of the first request of plain HTTP only",
             );
         }
-        let denies_any_ech = rule.spec.action == Action::Deny
-            && rule
-                .spec
-                .fields
-                .iter()
-                .any(|field| matches!(field, FieldSpec::Ech(terms) if terms.iter().any(is_any_ech)));
-        if let (true, Some(node)) = (denies_any_ech, rule.ech) {
-            report.warn(node, "`ech: any` denies every current browser: they send GREASE in every hello; `real` is the rest");
+        let takes_grease = |field: &FieldSpec| matches!(field, FieldSpec::Ech(terms) if takes_grease(terms));
+        if let Some(node) = rule.ech
+            && rule.spec.action == Action::Deny
+            && rule.spec.fields.iter().any(takes_grease)
+        {
+            report.warn(
+                node,
+                "this denies every current browser: they send GREASE in every hello; `ech: real` is the rest",
+            );
         }
     }
     let negated_denies =
@@ -79,8 +80,11 @@ fn stranger<'r>(rule: &'r RuleSpec, named: &HashSet<String>) -> Option<&'r str> 
     })
 }
 
-fn is_any_ech(term: &Term<EchValue>) -> bool {
-    !term.negated && term.value == EchValue::Any
+/// Whether a list matches the hellos of browsers.
+fn takes_grease(terms: &[Term<EchValue>]) -> bool {
+    let of = |term: &&Term<EchValue>| matches!(term.value, EchValue::Grease | EchValue::Any);
+    let (negated, positive): (Vec<_>, Vec<_>) = terms.iter().partition(|term| term.negated);
+    (positive.is_empty() || positive.iter().any(of)) && !negated.iter().any(of)
 }
 
 fn names(rule: &RuleSpec) -> Option<&[Term<NameValue>]> {

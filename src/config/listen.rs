@@ -11,6 +11,7 @@ use super::problem::Report;
 use super::rules::parse_net;
 use super::tree::{Node, Value};
 use crate::auth::Users;
+use crate::decide::L4;
 use crate::decide::addr_set::AddrSet;
 
 /// How the listeners of a program are written.
@@ -19,6 +20,8 @@ pub(super) struct Ways {
     pub(super) keys: Keys,
     /// The modes, those to come as `None`.
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
+    /// Those of them that carry datagrams, too.
+    pub(super) udp: &'static [&'static str],
 }
 
 /// The users of a listener: its key `users`, and the name of its mode.
@@ -28,6 +31,7 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
+    udp: &["transparent"],
 };
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).
@@ -103,9 +107,10 @@ fn listener(
     }
     let tcp = flag("tcp", true, report);
     let udp = flag("udp", false, report);
-    if let (true, Some(node)) = (udp, section.get("udp")) {
-        report.error(node, udp_refusal(mode_name, tproxy));
-    } else if !tcp {
+    if let (true, Some(node), Some(refusal)) = (udp, section.get("udp"), udp_refusal(mode_name, tproxy, ways))
+    {
+        report.error(node, refusal);
+    } else if !tcp && !udp {
         report.error(
             section.get("tcp").unwrap_or(entry),
             "nothing listens here: neither `tcp` nor `udp` is true",
@@ -127,9 +132,11 @@ fn listener(
     let addrs = addresses(entry, &section, report);
 
     let (Some(mode), Some(port)) = (mode, port.and_then(|port| u16::try_from(port).ok())) else { return };
-    for (ip, node) in addrs {
+    let transports = [(L4::Tcp, tcp), (L4::Udp, udp)].into_iter().filter_map(|(l4, on)| on.then_some(l4));
+    for ((ip, node), l4) in addrs.into_iter().flat_map(|addr| transports.clone().map(move |l4| (addr, l4))) {
         let addr = SocketAddr::new(ip, port);
-        if let Some(other) = listeners.iter().find(|other| super::share_port(other.addr, addr)) {
+        let is_taken = |other: &&Listener| other.l4 == l4 && super::share_port(other.addr, addr);
+        if let Some(other) = listeners.iter().find(is_taken) {
             let problem = if other.addr == addr {
                 format!("two listeners on {addr}: each needs an address and port of its own")
             } else {
@@ -153,7 +160,7 @@ fn listener(
             report.warn(node, format!("users of {addr} send their passwords in clear: {advice}"));
         }
         let (trusted, users) = (trusted.clone(), users.clone());
-        listeners.push(Listener { mode, addr, tproxy, target, trusted, tls: None, users, given });
+        listeners.push(Listener { mode, addr, l4, tproxy, target, trusted, tls: None, users, given });
     }
 }
 
@@ -189,16 +196,19 @@ fn mode_names(modes: &[(&'static str, Option<Mode>)]) -> Vec<&'static str> {
     modes.iter().filter(|(_, mode)| mode.is_some()).map(|(name, _)| *name).collect()
 }
 
-/// Why `udp: true` cannot be had.
-fn udp_refusal(mode: &str, tproxy: bool) -> &'static str {
+/// Why `udp: true` cannot be had, if it cannot.
+fn udp_refusal(mode: &str, tproxy: bool, ways: &Ways) -> Option<&'static str> {
     match mode {
-        "transparent" if !tproxy => {
-            "`udp` in mode `transparent` needs `tproxy: true`: a plain redirect loses a datagram's destination"
-        }
+        "transparent" if !tproxy => Some(
+            "`udp` in mode `transparent` needs `tproxy: true`: a plain redirect loses a datagram's destination",
+        ),
         "http" | "https" => {
-            "`udp` is for the modes `transparent`, `socks5` and `proxyproto`: HTTP proxies carry TCP"
+            Some("`udp` is for the modes `transparent`, `socks5` and `proxyproto`: HTTP proxies carry TCP")
         }
-        _ => "`udp: true` is not supported yet",
+        // A mode that is none is reported already.
+        "" => None,
+        mode if ways.udp.contains(&mode) => None,
+        _ => Some("`udp: true` is not supported yet"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the file to the plan.
 //!
 //! `tree` reads the YAML, `decode` knows maps and scalars, `service`, `listen`, `users`, `certs`, `vars` (with `list_file`
-//! and `progress`) and `rules` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
+//! and `progress`), `rules` and `policy_tests` know the keys, and `doubts` what is allowed but hardly meant. Every problem of a file is
 //! found in one go and shown with its place, see [`Problem`]. What a key asks for and this version cannot do is an error,
 //! never passed over.
 
@@ -11,6 +11,7 @@ mod doubts;
 pub mod list_file;
 mod listen;
 pub mod plan;
+mod policy_tests;
 mod problem;
 mod progress;
 pub mod redirector;
@@ -25,8 +26,6 @@ mod vars;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "tls")]
@@ -34,14 +33,16 @@ use std::sync::Arc;
 
 use self::certs::Certs;
 use self::decode::{Keys, Section, boolean};
+use self::policy_tests::PolicyTests;
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
-use crate::decide::Action;
+use crate::decide::{Action, L4};
 #[cfg(feature = "tls")]
 use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
+use crate::sys::files;
 
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
@@ -100,10 +101,8 @@ pub fn load_file(path: &Path, options: LoadOptions) -> Result<Loaded, Problems> 
 /// The text of a configuration file.
 fn read(path: &Path) -> Result<String, Problems> {
     let unreadable = |error: std::io::Error| Problems::whole_file(path, format!("cannot be read: {error}"));
-    let mut bytes = Vec::new();
     // One more than is allowed tells that there is more.
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).map_err(unreadable)?.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = files::read(path, MAX_FILE_BYTES + 1).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
@@ -183,9 +182,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    for name in ["devices", "tests"] {
-        service::refuse_if_given(section.get(name), name, report);
-    }
+    service::refuse_if_given(section.get("devices"), "devices", report);
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -202,6 +199,8 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
     };
+    let count = section.get("rules").map_or(0, |node| decode::items(node).len());
+    let tests = PolicyTests::read(section.get("tests"), count, report);
     let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
     let intercepts = specs.iter().any(|rule| rule.action == Action::Intercept);
     let fallback = section.get("interceptFallback").and_then(|node| boolean(node, report)).unwrap_or(false);
@@ -236,16 +235,22 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         );
     }
     let service = Service { listeners, ..settings.service };
+    tests.run(&compiled, &service, report);
     let plan = Plan {
         service,
         rules: compiled,
         parsers: settings.parsers,
+        end_at_close: settings.end_at_close,
         #[cfg(feature = "tls")]
         trust: trust.filter(|_| asks),
         #[cfg(feature = "intercept")]
         interception,
     };
-    let summary = summary(&plan, &vars, certs.trusted.as_deref());
+    let mut summary = summary(&plan, &vars, certs.trusted.as_deref());
+    if tests.len() > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(summary, "\ntests: {}, all as expected", tests.len());
+    }
     let lists = vars.files().map(|(_, path, _)| folder.join(path));
     let files = lists.chain(certs.files).chain(users.files()).collect();
     Some(Loaded { plan, warnings: Vec::new(), summary, files })
@@ -262,7 +267,7 @@ fn listeners(
         |node: Option<&Node>, mode: &str, report: &mut Report| users.of_listener(node, mode, report);
     let listeners = listen::required(root, section, &listen::WAYS, &mut users_of, report);
     if let (Some(addr), Some(node)) = (metrics, section.get("metrics"))
-        && let Some(listener) = listeners.iter().find(|listener| share_port(listener.addr, addr))
+        && let Some(listener) = listeners.iter().find(|l| l.l4 == L4::Tcp && share_port(l.addr, addr))
     {
         report.error(
             node,
@@ -276,7 +281,7 @@ fn listeners(
 }
 
 /// Whether only one of them can be bound.
-fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
+pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip()
         || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() == b.port() && a.port() != 0 && same_ip
@@ -284,7 +289,7 @@ fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn summary_of_listeners(service: &Service) -> String {
     let shown = service.listeners.iter().take(MAX_LISTENERS_SHOWN);
-    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.addr)).collect();
+    let mut listeners: Vec<String> = shown.map(|l| format!("{} {}", l.mode.as_str(), l.place())).collect();
     if service.listeners.len() > MAX_LISTENERS_SHOWN {
         listeners.push("…".to_owned());
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::auth::Users;
 #[cfg(feature = "intercept")]
 use crate::connect::trust::Trust;
+use crate::decide::L4;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// What a window of the rules has let in ends with it.
+    pub end_at_close: bool,
     /// Who judges servers' certificates, if a rule asks for that.
     #[cfg(feature = "tls")]
     pub trust: Option<Arc<crate::connect::trust::Trust>>,
@@ -72,7 +75,7 @@ impl AsMut<Service> for Plan {
 /// What every program on the engine needs of its configuration.
 #[derive(Debug)]
 pub struct Service {
-    /// One entry per address and port, in the order of the file.
+    /// One entry per address, port and transport protocol, in the order of the file.
     pub listeners: Vec<Listener>,
     /// Deadlines.
     pub timeouts: Timeouts,
@@ -138,13 +141,15 @@ pub enum Target {
     Name,
 }
 
-/// One listening address.
+/// One listening address of one transport protocol.
 #[derive(Debug, Clone)]
 pub struct Listener {
     /// Way in.
     pub mode: Mode,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// For connections, or for datagrams: with both it is two listeners.
+    pub l4: L4,
     /// IP_TRANSPARENT.
     pub tproxy: bool,
     /// Where to dial.
@@ -157,6 +162,16 @@ pub struct Listener {
     pub users: Option<Arc<Users>>,
     /// The key that gives the address; nothing where it is the default.
     pub given: Option<Box<str>>,
+}
+
+impl Listener {
+    /// As logs and errors show where it listens: `127.0.0.1:4128`, `127.0.0.1:4128/udp`.
+    pub fn place(&self) -> String {
+        match self.l4 {
+            L4::Tcp => self.addr.to_string(),
+            L4::Udp => format!("{}/udp", self.addr),
+        }
+    }
 }
 
 /// Deadlines, see the configuration reference.

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where. Every problem of a file is collected, up to a limit, before anybody
 //! is told: a second start to find the second typing error is one too many.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::tree::{Node, Place, Value};
@@ -40,7 +40,12 @@ impl fmt::Display for Problem {
         if !self.path.is_empty() {
             write!(f, " {}:", self.path)?;
         }
-        write!(f, " {}", self.message)
+        // A message names what stands in the file, which may be a path with control characters; a terminal gets none.
+        f.write_str(" ")?;
+        self.message.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
     }
 }
 
@@ -228,13 +233,14 @@ pub(super) fn listed(words: &[&str]) -> String {
 
 /// ``, did you mean `port`?`` where one of `words` is near enough to `found`, else nothing.
 fn did_you_mean<W: AsRef<str>>(found: &str, words: impl Iterator<Item = W>) -> String {
-    let found: Vec<char> = found.to_lowercase().chars().collect();
+    let letters = |word: &str| -> Vec<char> { word.chars().map(|c| c.to_ascii_lowercase()).collect() };
+    let found = letters(found);
     if found.len() > MAX_NEAREST_CHARS {
         return String::new();
     }
     let nearest = words
         .take(MAX_NEAREST_WORDS)
-        .map(|word| (distance(&found, &word.as_ref().to_lowercase().chars().collect::<Vec<_>>()), word))
+        .map(|word| (distance(&found, &letters(word.as_ref())), word))
         .min_by_key(|(distance, _)| *distance);
     match nearest {
         Some((distance, word))

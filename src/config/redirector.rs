@@ -34,6 +34,7 @@ const KEYS: Keys = Keys::new(&[
 const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy"]),
     modes: &[("transparent", Some(Mode::Transparent))],
+    udp: &[],
 };
 
 /// Longest host name in characters (RFC 1035 §2.3.4).

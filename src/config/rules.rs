@@ -13,6 +13,7 @@ use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
+use crate::decide::week::Window;
 use crate::decide::{Action, Cert, L4, L5, L7};
 
 const FIELD_ALIASES: &[(&str, &str)] =
@@ -114,6 +115,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
             "host" => fields.push(FieldSpec::Host(names(node, vars, report))),
             "path" => fields.push(FieldSpec::Path(values(node, &PATHS, vars, report))),
+            "time" => fields.push(FieldSpec::Time(values(node, &TIMES, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }
     }
@@ -157,26 +159,58 @@ fn action(node: &Node, report: &mut Report) -> Option<Action> {
 struct Kind<T: 'static> {
     /// With an article.
     what: &'static str,
-    accepted: &'static [&'static str],
+    accepted: Accepted,
     parse: fn(&str) -> Option<T>,
 }
 
-const PORTS: Kind<PortRange> = Kind { what: "a port", accepted: &[], parse: parse_ports };
-const L3S: Kind<L3> =
-    Kind { what: "an internet protocol", accepted: &["ip4", "ipv4", "ip6", "ipv6"], parse: parse_l3 };
-const L4S: Kind<L4> = Kind { what: "a transport protocol", accepted: &["tcp", "udp"], parse: parse_l4 };
-const L5S: Kind<L5> =
-    Kind { what: "a protocol", accepted: &["tls", "http", "quic", "dns", "ntp", "none"], parse: parse_l5 };
-const BOOLS: Kind<bool> =
-    Kind { what: "a truth value", accepted: &["yes", "no", "true", "false"], parse: parse_bool };
-const ECHS: Kind<EchValue> =
-    Kind { what: "an ECH state", accepted: &["none", "grease", "real", "any"], parse: parse_ech };
+/// How the values of a kind are written.
+enum Accepted {
+    /// As one of these.
+    Words(&'static [&'static str]),
+    /// In this shape, told with examples.
+    Shape(&'static str),
+}
 
-const L7S: Kind<L7> = Kind { what: "a protocol", accepted: &["http", "h2", "none"], parse: parse_l7 };
-const PATHS: Kind<PathValue> = Kind { what: "a path", accepted: &["/"], parse: PathValue::parse };
-const CERTS: Kind<Cert> =
-    Kind { what: "a certificate's worth", accepted: &["valid", "invalid", "unknown"], parse: parse_cert };
-const USERS: Kind<UserValue> = Kind { what: "a user", accepted: &["none"], parse: parse_user };
+const PORTS: Kind<PortRange> =
+    Kind { what: "a port", accepted: Accepted::Shape("a number 0-65535, `from-to`"), parse: parse_ports };
+const L3S: Kind<L3> = Kind {
+    what: "an internet protocol",
+    accepted: Accepted::Words(&["ip4", "ipv4", "ip6", "ipv6"]),
+    parse: parse_l3,
+};
+const L4S: Kind<L4> =
+    Kind { what: "a transport protocol", accepted: Accepted::Words(&["tcp", "udp"]), parse: parse_l4 };
+const L5S: Kind<L5> = Kind {
+    what: "a protocol",
+    accepted: Accepted::Words(&["tls", "http", "quic", "dns", "ntp", "none"]),
+    parse: parse_l5,
+};
+const BOOLS: Kind<bool> = Kind {
+    what: "a truth value",
+    accepted: Accepted::Words(&["yes", "no", "true", "false"]),
+    parse: parse_bool,
+};
+const ECHS: Kind<EchValue> = Kind {
+    what: "an ECH state",
+    accepted: Accepted::Words(&["none", "grease", "real", "any"]),
+    parse: parse_ech,
+};
+const CERTS: Kind<Cert> = Kind {
+    what: "a certificate's worth",
+    accepted: Accepted::Words(&["valid", "invalid", "unknown"]),
+    parse: parse_cert,
+};
+const USERS: Kind<UserValue> =
+    Kind { what: "a user", accepted: Accepted::Shape("a name without colon, `none`"), parse: parse_user };
+const TIMES: Kind<Window> = Kind {
+    what: "a time",
+    accepted: Accepted::Shape("`mon-fri 22:00-06:00`, `22:00-06:00`, `sat-sun`"),
+    parse: |text| text.parse().ok(),
+};
+const L7S: Kind<L7> =
+    Kind { what: "a protocol", accepted: Accepted::Words(&["http", "h2", "none"]), parse: parse_l7 };
+const PATHS: Kind<PathValue> =
+    Kind { what: "a path", accepted: Accepted::Shape("`/exact`, `/beginning*`"), parse: PathValue::parse };
 
 fn values<'t, T>(
     node: &'t Node,
@@ -214,15 +248,12 @@ fn values<'t, T>(
 
 impl<T> Kind<T> {
     fn accepted(&self, found: &str, report: &Report) -> String {
-        if self.accepted == ["/"] {
-            format!("{}: `/exact`, `/beginning*`, or `$variable`", self.what)
-        } else if self.accepted == ["none"] {
-            format!("{}: a name without colon, `none`, or `$variable`", self.what)
-        } else if self.accepted.is_empty() {
-            format!("{}: a number 0-65535, `from-to`, or `$variable`", self.what)
-        } else {
-            let hint = report.did_you_mean(found, self.accepted.iter().copied());
-            format!("{}: {}, or `$variable`{hint}", self.what, listed(self.accepted))
+        match self.accepted {
+            Accepted::Shape(shape) => format!("{}: {shape}, or `$variable`", self.what),
+            Accepted::Words(words) => {
+                let hint = report.did_you_mean(found, words.iter().copied());
+                format!("{}: {}, or `$variable`{hint}", self.what, listed(words))
+            }
         }
     }
 }

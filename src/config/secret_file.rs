@@ -1,13 +1,13 @@
 //! Small files that hold secrets, hashes of passwords or keys: read whole, never without a bound, and better not readable
 //! by everybody.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::problem::Report;
 use super::tree::Node;
+use crate::sys::files;
 
 /// The permission bit of a file that everybody may read.
 const READABLE_BY_OTHERS: u32 = 0o004;
@@ -32,8 +32,7 @@ impl SecretFile {
         if metadata.len() > max {
             return Err(io::Error::other(format!("larger than {} MiB", max >> 20)));
         }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(max).read_to_end(&mut bytes)?;
+        let bytes = files::read(path, usize::try_from(max).unwrap_or(usize::MAX))?;
         let is_public = metadata.permissions().mode() & READABLE_BY_OTHERS != 0;
         Ok(SecretFile { bytes, is_public })
     }

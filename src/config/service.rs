@@ -47,18 +47,19 @@ pub(super) struct Settings {
     /// Without its listeners.
     pub(super) service: Service,
     pub(super) parsers: Parsers,
+    pub(super) end_at_close: bool,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
-    refuse_if_true(section.get("endAtClose"), "endAtClose", report);
+    let end_at_close = section.get("endAtClose").and_then(|node| boolean(node, report)).unwrap_or(false);
     let dns = subsection(section, "dns", &["stripEch"], report);
     refuse_if_true(dns.get("stripEch"), "dns.stripEch", report);
 
     let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
     service.nameservers = nameservers(section.get("dnsNameservers"), report);
     service.metrics = metrics(section, report);
-    Settings { service, parsers: parsers(section, report) }
+    Settings { service, parsers: parsers(section, report), end_at_close }
 }
 
 /// What every program has; `output` are the keys that it knows there.

@@ -544,6 +544,13 @@ rules:
         "dns: $n",
         &format!("2:24: vars[0].file: `{dir}/.` cannot be read: not a regular file"),
     );
+    check(
+        "{name: n, file: \"x\\e[2J\"}",
+        "dns: $n",
+        &format!(
+            "2:24: vars[0].file: `{dir}/x\\u{{1b}}[2J` cannot be read: No such file or directory (os error 2)"
+        ),
+    );
 }
 
 #[test]

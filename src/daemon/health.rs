@@ -1,14 +1,18 @@
 //! Whether a redirector's servers answer: one thread for each asks every few seconds, so that one that is slow, or whose
 //! name is, holds up no other.
+//!
+//! A connection that stands proves little: the kernel accepts it for a process that hangs, and a server that does not trust
+//! this machine accepts it, too. So a server has to answer the header by ending the connection, not by a reset or silence.
 
-use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::config::Service;
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
+use crate::config::{Listener, Service, share_port};
 use crate::session::redirect::{Server, Standing};
+use crate::sys::names;
 use crate::sys::socket::{self, Outgoing};
 use crate::wire::proxy_protocol::write;
 
@@ -84,8 +88,8 @@ fn watch(plan: &RedirectPlan, server: &Server, round: &Round, first: bool) {
     let mut first = usize::from(first);
     loop {
         match check(server.name(), plan) {
-            Ok(address) => server.answered(address),
-            Err(error) => server.failed(&error.to_string()),
+            Ok(address) => server.answered(address, Instant::now()),
+            Err(error) => server.failed(&why(&error), Instant::now()),
         }
         let checked = std::mem::take(&mut first);
         round.change(|state| state.unknown = state.unknown.saturating_sub(checked));
@@ -113,14 +117,36 @@ fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
         return Ok(vec![address]);
     }
     let (host, port) = split_name(name).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok((&*host, port).to_socket_addrs()?.take(MAX_ADDRESSES).collect())
+    let found = names::addresses(&host)?.into_iter().take(MAX_ADDRESSES);
+    Ok(found.map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
+/// Whether the server ends a connection that speaks for nobody, as `mode: proxyproto` does, within `timeout.connect`. Bytes
+/// would be an answer, too: a balancer may pass the check on to whatever stands behind it.
 fn knock(address: SocketAddr, service: &Service, header: HeaderVersion) -> io::Result<()> {
     let out = Outgoing { fwmark: service.output.fwmark, interface: service.output.interface.clone() };
     let mut stream = socket::tcp_connect_within(address, &out, service.timeouts.connect)?;
+    let listens_there = |listener: &Listener| share_port(listener.addr, address);
+    if stream.local_addr()?.ip() == address.ip() && service.listeners.iter().any(listens_there) {
+        return Err(io::Error::other("it is this program's own listener"));
+    }
     stream.write_all(&match header {
         HeaderVersion::V1 => write::v1(None),
         HeaderVersion::V2 => write::v2(None),
-    })
+    })?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(service.timeouts.connect))?;
+    stream.read(&mut [0]).map(drop)
+}
+
+/// What a person can do something about.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        // A read that takes too long is WouldBlock (socket(7), SO_RCVTIMEO).
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => {
+            "reset: does it trust this machine?".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }

@@ -6,11 +6,14 @@
 
 use std::collections::HashMap;
 
-use super::predicate::{AddrPredicate, CertPredicate, Key, NamePredicate, PortPredicate, UserPredicate};
+use super::device::Mac;
+use super::predicate::{
+    AddrPredicate, Key, ListPredicate, NamePredicate, PortPredicate, TimePredicate, UserPredicate,
+};
 use super::request::{L7Predicate, PathPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
-use super::{Action, Need};
+use super::{Action, Cert, Need};
 
 /// The facts that rules ask by predicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,9 @@ pub(super) enum Dim {
     Sport,
     Port,
     User,
+    Time,
+    Mac,
+    Device,
     Dest,
     Name,
     L7,
@@ -29,10 +35,13 @@ pub(super) enum Dim {
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 10] = [
+    pub(super) const ALL: [Dim; 13] = [
         Dim::Port,
         Dim::Sport,
         Dim::L7,
+        Dim::Time,
+        Dim::Mac,
+        Dim::Device,
         Dim::Src,
         Dim::User,
         Dim::Dest,
@@ -46,6 +55,8 @@ impl Dim {
     pub(super) fn need(self) -> Need {
         match self {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
+            Dim::Time => Need::Time,
+            Dim::Mac | Dim::Device => Need::Device,
             Dim::Port | Dim::Name | Dim::L7 | Dim::Host | Dim::Path => Need::FirstBytes,
             Dim::Dest => Need::Dest,
             Dim::Cert => Need::Cert,
@@ -78,7 +89,10 @@ pub(super) struct Compiled {
     pub(super) users: Vec<UserPredicate>,
     pub(super) l7s: Vec<L7Predicate>,
     pub(super) paths: Vec<PathPredicate>,
-    pub(super) certs: Vec<CertPredicate>,
+    pub(super) times: Vec<TimePredicate>,
+    pub(super) macs: Vec<ListPredicate<Mac>>,
+    pub(super) devices: Vec<ListPredicate<Box<str>>>,
+    pub(super) certs: Vec<ListPredicate<Cert>>,
 }
 
 /// Compiles the rules in their order.
@@ -100,6 +114,9 @@ struct Compiler {
     users: HashMap<Key, Option<Atom>>,
     l7s: HashMap<Key, Option<Atom>>,
     paths: HashMap<Key, Option<Atom>>,
+    times: HashMap<Key, Option<Atom>>,
+    macs: HashMap<Key, Option<Atom>>,
+    devices: HashMap<Key, Option<Atom>>,
     certs: HashMap<Key, Option<Atom>>,
 }
 
@@ -145,6 +162,9 @@ impl Compiler {
             Dim::L7 => (&mut self.l7s, self.out.l7s.len()),
             Dim::Path => (&mut self.paths, self.out.paths.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
+            Dim::Time => (&mut self.times, self.out.times.len()),
+            Dim::Mac => (&mut self.macs, self.out.macs.len()),
+            Dim::Device => (&mut self.devices, self.out.devices.len()),
             Dim::Cert => (&mut self.certs, self.out.certs.len()),
         };
         if let Some(known) = known.get(&key) {
@@ -164,7 +184,14 @@ impl Compiler {
                 Dim::L7 => push(&mut self.out.l7s, l7_predicate(fields), L7Predicate::is_empty),
                 Dim::Path => push(&mut self.out.paths, path_predicate(fields), |_| false),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
-                Dim::Cert => push(&mut self.out.certs, cert_predicate(fields), CertPredicate::is_empty),
+                Dim::Time => push(&mut self.out.times, time_predicate(fields), TimePredicate::is_empty),
+                // Lists that contradict themselves are found by their key.
+                Dim::Mac => push(&mut self.out.macs, mac_predicate(fields), |_| false),
+                Dim::Device => push(&mut self.out.devices, device_predicate(fields), |_| false),
+                Dim::Cert => {
+                    let is_empty = |p: &ListPredicate<Cert>| !Cert::ALL.iter().any(|cert| p.matches(cert));
+                    push(&mut self.out.certs, cert_predicate(fields), is_empty)
+                }
             };
         // At most two predicates of a kind for each of 65,535 rules.
         let atom = if is_empty { None } else { u32::try_from(place).ok() };
@@ -195,6 +222,9 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             (Dim::L7, FieldSpec::ProtoL7(terms)) => key.add_l7s(terms),
             (Dim::Path, FieldSpec::Path(terms)) => key.add_paths(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
+            (Dim::Time, FieldSpec::Time(terms)) => key.add_windows(terms),
+            (Dim::Mac, FieldSpec::Mac(terms)) => key.add_macs(terms),
+            (Dim::Device, FieldSpec::Device(terms)) => key.add_devices(terms),
             (Dim::Cert, FieldSpec::Cert(terms)) => key.add_certs(terms),
             _ => {}
         }
@@ -270,8 +300,38 @@ fn user_predicate(fields: &[FieldSpec]) -> UserPredicate {
     predicate
 }
 
-fn cert_predicate(fields: &[FieldSpec]) -> CertPredicate {
-    let mut predicate = CertPredicate::any();
+fn time_predicate(fields: &[FieldSpec]) -> TimePredicate {
+    let mut predicate = TimePredicate::default();
+    for field in fields {
+        if let FieldSpec::Time(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn mac_predicate(fields: &[FieldSpec]) -> ListPredicate<Mac> {
+    let mut predicate = ListPredicate::default();
+    for field in fields {
+        if let FieldSpec::Mac(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn device_predicate(fields: &[FieldSpec]) -> ListPredicate<Box<str>> {
+    let mut predicate = ListPredicate::default();
+    for field in fields {
+        if let FieldSpec::Device(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn cert_predicate(fields: &[FieldSpec]) -> ListPredicate<Cert> {
+    let mut predicate = ListPredicate::default();
     for field in fields {
         if let FieldSpec::Cert(terms) = field {
             predicate.add(terms);

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::device::Mac;
+use super::week::WeekTime;
+
 /// A fact that may not have been looked at yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Known<T> {
@@ -140,6 +143,9 @@ pub enum Cert {
 }
 
 impl Cert {
+    /// Every one, in the order of declaration.
+    pub const ALL: [Cert; 3] = [Cert::Valid, Cert::Invalid, Cert::Unknown];
+
     /// As written in rules and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -175,6 +181,12 @@ pub struct Facts {
     pub cert: Known<Cert>,
     /// The authenticated name, as configured; absent where nobody is asked for one.
     pub user: Known<Box<str>>,
+    /// Local time.
+    pub time: Known<WeekTime>,
+    /// The client's hardware address; absent where it is no neighbour.
+    pub mac: Known<Mac>,
+    /// The client's device, as [`super::device::fold_device`] leaves its name; [`super::device::UNKNOWN`] where it has none.
+    pub device: Known<Box<str>>,
     /// What the request at hand is made in. Where the first bytes are known and this is not, there is none that anybody
     /// reads: rules with `protoL7`, `host` or `path` are passed over.
     pub l7: Known<L7>,

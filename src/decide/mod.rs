@@ -12,6 +12,7 @@
 pub mod addr_set;
 mod always;
 mod compile;
+pub mod device;
 pub mod ech;
 pub mod facts;
 pub mod fingerprint;
@@ -22,6 +23,7 @@ mod punycode;
 pub mod request;
 pub mod rules;
 mod walk;
+pub mod week;
 pub mod why;
 mod worlds;
 
@@ -45,6 +47,18 @@ impl Action {
     /// Whether the traffic gets where it wants to go.
     pub fn lets_through(self) -> bool {
         matches!(self, Action::Accept | Action::Intercept)
+    }
+}
+
+impl Action {
+    /// As written in rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Accept => "accept",
+            Action::Deny => "deny",
+            Action::Redirect => "redirect",
+            Action::Intercept => "intercept",
+        }
     }
 }
 
@@ -86,6 +100,10 @@ pub struct Verdict {
 pub enum Need {
     /// `src`, `sport`, `l4` or `user`: known before the rules are asked, unknown only to `--why`.
     Given,
+    /// `time`: what the clock shows.
+    Time,
+    /// `mac` and `device`: what is known of the client on the local network.
+    Device,
     /// `l5`, `name`, `ech`, `esni`, the request (`l7`, `host`, `path`), and `port` where the original destination was lost:
     /// the client's first bytes.
     FirstBytes,

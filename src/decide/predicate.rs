@@ -1,4 +1,4 @@
-//! The conditions that hang on one fact of a large domain: addresses, ports, names, users.
+//! The conditions that hang on one fact of a large domain: addresses, ports, names, users, times, devices.
 //!
 //! All fields of a rule that hang on the same fact (`dest` and `protoL3`, for instance) become one predicate. Predicates
 //! that ask the same are one, found again by their [`Key`].
@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addr_set::AddrSet;
+use super::device::Mac;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
 use super::request::PathValue;
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
 use super::{Cert, L7};
+use super::week::{WeekTime, Window};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
 const MAX_RANGES_COMPARED: usize = 4096;
@@ -264,25 +266,45 @@ impl UserPredicate {
     }
 }
 
-/// A condition on the certificate: what of it matches.
-#[derive(Debug)]
-pub(super) struct CertPredicate(Vec<Cert>);
+/// A condition on the time: every field must match.
+#[derive(Debug, Default)]
+pub(super) struct TimePredicate {
+    fields: Vec<Vec<Term<Window>>>,
+}
 
-impl CertPredicate {
-    pub(super) fn any() -> CertPredicate {
-        CertPredicate(vec![Cert::Valid, Cert::Invalid, Cert::Unknown])
+impl TimePredicate {
+    pub(super) fn add(&mut self, terms: &[Term<Window>]) {
+        self.fields.push(terms.to_vec());
     }
 
-    pub(super) fn add(&mut self, terms: &[Term<Cert>]) {
-        self.0.retain(|cert| list_matches(terms, |value| value == cert));
-    }
-
-    pub(super) fn matches(&self, cert: Cert) -> bool {
-        self.0.contains(&cert)
+    pub(super) fn matches(&self, time: WeekTime) -> bool {
+        self.fields.iter().all(|terms| list_matches(terms, |window| window.contains(time)))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        !WeekTime::all().any(|time| self.matches(time))
+    }
+}
+
+/// A condition on a fact that is compared with each value: every field must match.
+#[derive(Debug)]
+pub(super) struct ListPredicate<T> {
+    fields: Vec<Vec<Term<T>>>,
+}
+
+impl<T> Default for ListPredicate<T> {
+    fn default() -> Self {
+        ListPredicate { fields: Vec::new() }
+    }
+}
+
+impl<T: Clone + PartialEq> ListPredicate<T> {
+    pub(super) fn add(&mut self, terms: &[Term<T>]) {
+        self.fields.push(terms.to_vec());
+    }
+
+    pub(super) fn matches(&self, fact: &T) -> bool {
+        self.fields.iter().all(|terms| list_matches(terms, |value| value == fact))
     }
 }
 
@@ -300,6 +322,9 @@ enum KeyValue {
     User(Box<str>),
     L7(&'static str),
     Path(PathValue),
+    Window(Window),
+    Mac(Mac),
+    Device(Box<str>),
     Cert(Cert),
     /// The address of the shared list, which lives as long as the rule.
     List(usize),
@@ -346,6 +371,18 @@ impl Key {
 
     pub(super) fn add_certs(&mut self, terms: &[Term<Cert>]) {
         self.add(terms, |value| KeyValue::Cert(*value));
+    }
+
+    pub(super) fn add_windows(&mut self, terms: &[Term<Window>]) {
+        self.add(terms, |window| KeyValue::Window(*window));
+    }
+
+    pub(super) fn add_macs(&mut self, terms: &[Term<Mac>]) {
+        self.add(terms, |mac| KeyValue::Mac(*mac));
+    }
+
+    pub(super) fn add_devices(&mut self, terms: &[Term<Box<str>>]) {
+        self.add(terms, |device| KeyValue::Device(device.clone()));
     }
 
     /// Whether every positive value of a field stands there negated, too.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::compile::{Compiled, compile};
+use super::device::Mac;
 use super::list::List;
 use super::name::NamePattern;
 use super::request::PathValue;
 use super::walk::walk;
+use super::week::Window;
 use super::{Action, Cert, Decision, Facts, L4, L5, L7};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
@@ -63,6 +65,13 @@ pub enum FieldSpec {
     Host(Vec<Term<NameValue>>),
     /// The request's path.
     Path(Vec<Term<PathValue>>),
+    /// Local time.
+    Time(Vec<Term<Window>>),
+    /// The client's hardware address.
+    Mac(Vec<Term<Mac>>),
+    /// The client's device: a name as [`fold_device`](super::device::fold_device) leaves it, or `unknown`, which is a name
+    /// like another.
+    Device(Vec<Term<Box<str>>>),
 }
 
 /// One value of a field's list.

@@ -23,7 +23,7 @@ use super::{Action, Decision, Facts, Known, Need, RuleId, Verdict};
 const MAX_LOOK_AHEAD: u32 = 4096;
 
 /// What it costs, least first.
-const BY_COST: [Need; 4] = [Need::Given, Need::FirstBytes, Need::Dest, Need::Cert];
+const BY_COST: [Need; 6] = [Need::Given, Need::Time, Need::Device, Need::FirstBytes, Need::Dest, Need::Cert];
 
 /// Walks the rules.
 pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision {
@@ -124,9 +124,24 @@ impl Walk<'_> {
                     let users = &self.rules.users;
                     users.get(at).is_some_and(|p| p.matches(self.facts.user.is().map(|user| &**user)))
                 }
+                Dim::Time => {
+                    let times = &self.rules.times;
+                    self.facts.time.is().is_some_and(|time| times.get(at).is_some_and(|p| p.matches(*time)))
+                }
+                Dim::Mac => {
+                    let macs = &self.rules.macs;
+                    self.facts.mac.is().is_some_and(|mac| macs.get(at).is_some_and(|p| p.matches(mac)))
+                }
+                Dim::Device => {
+                    let devices = &self.rules.devices;
+                    self.facts
+                        .device
+                        .is()
+                        .is_some_and(|name| devices.get(at).is_some_and(|p| p.matches(name)))
+                }
                 Dim::Cert => {
                     let cert = self.facts.cert.is();
-                    cert.is_some_and(|cert| self.rules.certs.get(at).is_some_and(|p| p.matches(*cert)))
+                    cert.is_some_and(|cert| self.rules.certs.get(at).is_some_and(|p| p.matches(cert)))
                 }
             }
     }
@@ -143,6 +158,9 @@ impl Walk<'_> {
             Dim::L7 => self.facts.l7.is_unknown(),
             Dim::Host => self.facts.host.is_unknown(),
             Dim::Path => self.facts.path.is_unknown(),
+            Dim::Time => self.facts.time.is_unknown(),
+            Dim::Mac => self.facts.mac.is_unknown(),
+            Dim::Device => self.facts.device.is_unknown(),
             Dim::Cert => self.facts.cert.is_unknown(),
         }
     }
@@ -287,7 +305,7 @@ impl Walk<'_> {
             && match need {
                 Need::Given => self.possible.spans_l4(),
                 Need::FirstBytes => self.possible.spans_first_bytes(),
-                Need::Dest | Need::Cert => false,
+                Need::Time | Need::Device | Need::Dest | Need::Cert => false,
             };
         by_worlds || self.open(entry).any(|dim| dim.need() == need)
     }
@@ -297,7 +315,7 @@ impl Walk<'_> {
         self.possible.and(match need {
             Need::Given => worlds.any_l4(),
             Need::FirstBytes => worlds.any_first_bytes(),
-            Need::Dest | Need::Cert => worlds,
+            Need::Time | Need::Device | Need::Dest | Need::Cert => worlds,
         })
     }
 }

@@ -135,7 +135,10 @@ impl Worlds {
             | FieldSpec::User(_)
             | FieldSpec::ProtoL7(_)
             | FieldSpec::Host(_)
-            | FieldSpec::Path(_) => Worlds::ALL,
+            | FieldSpec::Path(_)
+            | FieldSpec::Time(_)
+            | FieldSpec::Mac(_)
+            | FieldSpec::Device(_) => Worlds::ALL,
         }
     }
 

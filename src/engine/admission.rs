@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::seldom::Seldom;
 use crate::config::Limits;
 use crate::sys::limits::Descriptors;
 
@@ -15,9 +16,6 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 /// What a session has at least once it is relayed. More, for further attempts to reach a server and for pipes, there is as
 /// long as there is something to spare.
 const PER_SESSION: u32 = 2;
-
-/// How often a refusal is logged at most.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// The limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,12 @@ impl Effective {
         let lowered = limits.connections.is_some_and(|wanted| wanted > most);
         Effective { connections, per_source, lowered, descriptors }
     }
+
+    /// Connections at once from one IPv6 network of 64 bits: a host there may use any of its addresses, so that a limit for
+    /// each would be none, but it may as well be a LAN with many hosts, so that it gets more than one host.
+    fn per_network(self) -> u32 {
+        self.per_source.max(self.connections / 2)
+    }
 }
 
 /// Counts what is there, over all workers.
@@ -54,8 +58,12 @@ pub struct Admission {
     connections: AtomicU32,
     most: AtomicU32,
     most_per_source: AtomicU32,
-    sources: Mutex<HashMap<IpAddr, u32>>,
-    logged: Mutex<Option<Instant>>,
+    most_per_network: AtomicU32,
+    sources: Mutex<HashMap<Source, u32>>,
+    /// Lines about who is not let in, or not yet.
+    pub refusals: Seldom,
+    /// Lines about PROXY headers that are refused.
+    pub headers: Seldom,
 }
 
 impl Admission {
@@ -66,8 +74,10 @@ impl Admission {
             connections: AtomicU32::new(0),
             most: AtomicU32::new(0),
             most_per_source: AtomicU32::new(0),
+            most_per_network: AtomicU32::new(0),
             sources: Mutex::new(HashMap::new()),
-            logged: Mutex::new(None),
+            refusals: Seldom::default(),
+            headers: Seldom::default(),
         };
         admission.change(limits);
         admission
@@ -77,6 +87,7 @@ impl Admission {
     pub fn change(&self, limits: Effective) {
         self.most.store(limits.connections, Ordering::Relaxed);
         self.most_per_source.store(limits.per_source, Ordering::Relaxed);
+        self.most_per_network.store(limits.per_network(), Ordering::Relaxed);
     }
 
     /// One more connection, if there is room; [`Admission::leave`] gives the room back.
@@ -95,36 +106,66 @@ impl Admission {
         self.descriptors.give_back(PER_SESSION);
     }
 
+    /// Writes a line about a connection of `source` that was not let in, now and then.
+    pub fn log_refusal(&self, source: IpAddr, now: Instant) {
+        match self.refusals.line(now) {
+            None => {}
+            Some(1) => log::warn!("too many connections: refused {source}"),
+            Some(count) => log::warn!(
+                "too many connections: refused {source}, and {} before it",
+                count.saturating_sub(1)
+            ),
+        }
+    }
+
     /// One more connection from `source`, if there is room; [`Admission::leave_source`] gives the room back.
     pub fn enter_source(&self, source: IpAddr) -> bool {
         let mut sources = lock(&self.sources);
-        let count = sources.entry(source).or_insert(0);
-        let room = *count < self.most_per_source.load(Ordering::Relaxed);
-        if room {
-            *count += 1;
+        let room = |sources: &HashMap<Source, u32>, source: &Source, most: &AtomicU32| {
+            sources.get(source).copied().unwrap_or(0) < most.load(Ordering::Relaxed)
+        };
+        let (host, network) = Source::of(source);
+        if !room(&sources, &host, &self.most_per_source)
+            || network.is_some_and(|network| !room(&sources, &network, &self.most_per_network))
+        {
+            return false;
         }
-        room
+        for source in [Some(host), network].into_iter().flatten() {
+            *sources.entry(source).or_insert(0) += 1;
+        }
+        true
     }
 
     /// One connection from `source` less.
     pub fn leave_source(&self, source: IpAddr) {
         let mut sources = lock(&self.sources);
-        if let Some(count) = sources.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&source);
+        let (host, network) = Source::of(source);
+        for source in [Some(host), network].into_iter().flatten() {
+            if let Some(count) = sources.get_mut(&source) {
+                *count -= 1;
+                if *count == 0 {
+                    sources.remove(&source);
+                }
             }
         }
     }
+}
 
-    /// Whether it is time to log another refusal.
-    pub fn may_log(&self, now: Instant) -> bool {
-        let mut logged = lock(&self.logged);
-        let due = logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY);
-        if due {
-            *logged = Some(now);
-        }
-        due
+/// Whose connections are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Host(IpAddr),
+    /// The upper half of an IPv6 address: in the lower one a host may choose as many as it likes (RFC 4291 §2.5.4).
+    Network(u64),
+}
+
+impl Source {
+    fn of(source: IpAddr) -> (Source, Option<Source>) {
+        let network = match source.to_canonical() {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).ok().map(Source::Network),
+        };
+        (Source::Host(source), network)
     }
 }
 
@@ -187,5 +228,35 @@ mod tests {
             admission.leave_source(source);
         }
         assert!(lock(&admission.sources).is_empty(), "a source that has left takes no room");
+    }
+
+    #[test]
+    fn a_host_that_changes_its_address_does_not_get_everything() {
+        let limits = Effective { connections: 20, per_source: 3, lowered: false, descriptors: 100 };
+        let admission = Admission::new(limits);
+        let addr =
+            |host: u64| IpAddr::from(std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) | u128::from(host)));
+        let neighbour: IpAddr = "2001:db8:0:1::".parse().unwrap();
+        let let_in = |source| (0..20).take_while(|_| admission.enter_source(source)).count();
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|host| let_in(addr(host))),
+            [3, 3, 3, 1, 0],
+            "half of all connections"
+        );
+        assert_eq!(let_in(neighbour), 3, "another network");
+        for v4 in 1..4 {
+            assert_eq!(let_in(IpAddr::from([192, 0, 2, v4])), 3, "IPv4 addresses cost something");
+        }
+        admission.leave_source(addr(1));
+        assert_eq!(let_in(addr(4)), 1);
+        for (host, count) in [(0, 3), (1, 2), (2, 3), (3, 1), (4, 1)] {
+            (0..count).for_each(|_| admission.leave_source(addr(host)));
+        }
+        (0..3).for_each(|_| admission.leave_source(neighbour));
+        assert_eq!(lock(&admission.sources).len(), 3, "those of IPv4 are left");
+        // One that is configured to have everything has it.
+        let limits = Effective { connections: 20, per_source: 20, lowered: false, descriptors: 100 };
+        admission.change(limits);
+        assert_eq!(let_in(neighbour), 20);
     }
 }

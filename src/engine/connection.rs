@@ -8,6 +8,7 @@ mod exchanging;
 mod lingering;
 mod probing;
 mod resolving;
+mod reviewing;
 mod securing;
 mod server;
 mod stage;
@@ -22,10 +23,11 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-pub(super) use self::dialling::ROLES;
 use self::dialling::{Dialling, Race, Standing};
+pub(super) use self::dialling::{ROLES, is_own};
 use self::exchanging::Exchanging;
-use self::resolving::{Begun, Resolving};
+use self::resolving::Resolving;
+pub(super) use self::resolving::{Begun, begin as resolve};
 use self::server::Server;
 pub(super) use self::stage::Fate;
 use self::stage::Stage;
@@ -116,8 +118,7 @@ impl<M: Machine> Connection<M> {
             }
             if gone && matches!(self.stage, Stage::Exchanging(..)) {
                 // While its server takes its time nothing is read of the client or written to it.
-                self.server.iter().for_each(Server::reset_on_close);
-                return self.finish(CloseReason::ClientReset, Wire::Reset, tools);
+                return self.cut(CloseReason::ClientReset, tools);
             }
             return self.go_on(tools);
         }
@@ -170,6 +171,9 @@ impl<M: Machine> Connection<M> {
             Stage::Probing(_) if M::PROBES => self.probing_over(tools),
             Stage::Dialling(..) => self.dial(tools),
             Stage::Tunnelling(tunnelling) => {
+                if let Some(reason) = tunnelling.review(tools) {
+                    return self.cut(reason, tools);
+                }
                 let server = self.server.as_ref().map(|server| &server.end);
                 let ends = std::iter::once(&self.client).chain(server);
                 if let Some(reason) = tunnelling.expired(ends, tools.now) {
@@ -179,7 +183,17 @@ impl<M: Machine> Connection<M> {
                 self.set_deadline(due, tools);
                 Fate::Stays
             }
-            Stage::Exchanging(_) if M::EXCHANGES => self.fail_exchange(CloseReason::Idle, tools),
+            Stage::Exchanging(exchanging) if M::EXCHANGES => {
+                if let Some(reason) = exchanging.review(tools) {
+                    return self.cut(reason, tools);
+                }
+                if exchanging.is_silent(tools.now) {
+                    return self.fail_exchange(CloseReason::Idle, tools);
+                }
+                let due = exchanging.due();
+                self.set_deadline(due, tools);
+                Fate::Stays
+            }
             Stage::Verifying(_)
             | Stage::Probing(_)
             | Stage::Exchanging(_)
@@ -385,7 +399,7 @@ impl<M: Machine> Connection<M> {
         {
             return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
         }
-        let tunnelling = Tunnelling::new(&*session, to_server, to_client, &mut self.life, tools);
+        let tunnelling = Tunnelling::new(session, to_server, to_client, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
@@ -401,10 +415,7 @@ impl<M: Machine> Connection<M> {
             tunnelling::Turn::Wait => Fate::Stays,
             tunnelling::Turn::Again => Fate::Yields,
             tunnelling::Turn::Finished => self.finish(CloseReason::Finished, Wire::Quiet, tools),
-            tunnelling::Turn::Broken(reason) => {
-                self.server.iter().for_each(Server::reset_on_close);
-                self.finish(reason, Wire::Reset, tools)
-            }
+            tunnelling::Turn::Broken(reason) => self.cut(reason, tools),
         }
     }
 
@@ -451,12 +462,15 @@ impl<M: Machine> Connection<M> {
                 let (session, to_server) = exchanging.into_tunnel(tools.loan);
                 self.open_tunnel(session, to_server, to_client, tools)
             }
-            exchanging::Turn::ClientBroke(reason) => {
-                self.server.iter().for_each(Server::reset_on_close);
-                self.finish(reason, Wire::Reset, tools)
-            }
+            exchanging::Turn::ClientBroke(reason) => self.cut(reason, tools),
             exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
         }
+    }
+
+    /// Ends it in the middle, with a reset both ways.
+    fn cut(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
+        self.server.iter().for_each(Server::reset_on_close);
+        self.finish(reason, Wire::Reset, tools)
     }
 
     fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {

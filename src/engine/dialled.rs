@@ -52,6 +52,17 @@ impl Dialled {
         Ok((stream, Trace { pairs: Arc::clone(pairs), pair }))
     }
 
+    /// Remembers a socket of `worker` that was connected already, and that has sent nothing yet.
+    ///
+    /// # Errors
+    /// There is no such worker.
+    pub(super) fn note(&self, worker: usize, local: SocketAddr, remote: SocketAddr) -> io::Result<Trace> {
+        let pairs = self.workers.get(worker).ok_or(io::ErrorKind::InvalidInput)?;
+        let pair = (plain(local), plain(remote));
+        pairs.lock().unwrap_or_else(PoisonError::into_inner).insert(pair);
+        Ok(Trace { pairs: Arc::clone(pairs), pair })
+    }
+
     /// Whether a connection from `client` that was going to `dest` is one of ours.
     pub(super) fn is_ours(&self, client: SocketAddr, dest: SocketAddr) -> bool {
         let pair = (plain(client), plain(dest));

@@ -10,12 +10,14 @@ use mio::{Poll, Token, Waker};
 
 use super::admission::Admission;
 use super::dialled::Dialled;
+use super::listening::Socket;
 use super::resolver::ResolverHandle;
 use super::verifier::{Verified, Verifier};
 use crate::config::Listener;
 use crate::connect::resolve::Answer;
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
+use crate::session::{Memory, Surroundings};
 
 /// The waker's poll token, above every session's and listener's.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -30,18 +32,24 @@ pub struct Shared {
     pub resolver: Option<ResolverHandle>,
     /// Passwords.
     pub verifier: Verifier,
+    /// What sessions look up where a rule asks for it.
+    pub surroundings: Arc<dyn Surroundings>,
     /// Servers' certificates.
     #[cfg(feature = "tls")]
     pub prober: super::prober::Prober,
     /// Our own connections to servers.
     pub dialled: Dialled,
+    /// Our own datagrams to servers.
+    pub sent: Dialled,
+    /// What was seen of clients.
+    pub memory: Memory,
 }
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command<P> {
     /// A new plan, with all of its listeners: those without a socket run already.
-    Plan(Arc<P>, Vec<(Listener, Option<std::net::TcpListener>)>),
+    Plan(Arc<P>, Vec<(Listener, Option<Socket>)>),
     /// What the rules must know of this machine has changed.
     Locals(Arc<Locals>),
     /// The resolver's answer to this worker.
@@ -59,6 +67,10 @@ pub enum Command<P> {
 
 /// What a worker has been told and not heard yet. Nobody ever waits here, the waker says when to look: a channel would be
 /// 5 KB more of a MIPS binary.
+///
+/// Its bound is that of those who tell it something. An answer is here only for a question, of which a connection has one
+/// under way at a time (`MAX_REQUESTS` of the resolver, `MAX_QUEUED` of the verifier), and the main thread says one thing
+/// for each signal or change of an address, in its own time. What is here is heard before the next poll.
 #[derive(Debug)]
 pub(super) struct Inbox<P>(Mutex<VecDeque<Command<P>>>);
 

@@ -1,10 +1,12 @@
 //! Listening sockets: bound for all workers at once, and compared at reload.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::config::Listener;
-use crate::sys::socket;
+use crate::decide::L4;
+use crate::sys::{datagram, socket};
 
 /// A listener and its sockets, one for each worker; none where the running ones are kept.
 #[derive(Debug)]
@@ -12,12 +14,43 @@ pub struct Binding {
     /// What it is for.
     pub listener: Listener,
     /// One per worker.
-    pub sockets: Vec<TcpListener>,
+    pub sockets: Vec<Socket>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// For connections.
+    Tcp(TcpListener),
+    /// For datagrams.
+    Udp(UdpSocket),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// None that anybody has seen.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Tcp(socket) => socket.local_addr(),
+            Socket::Udp(socket) => socket.local_addr(),
+        }
+    }
 }
 
 /// What makes a listening socket the same one after a reload.
-pub(super) fn key(listener: &Listener) -> (SocketAddr, bool) {
-    (listener.addr, listener.tproxy)
+pub(super) fn key(listener: &Listener) -> (SocketAddr, bool, L4) {
+    (listener.addr, listener.tproxy, listener.l4)
 }
 
 /// Binds `listener` for `workers` workers.
@@ -60,7 +93,8 @@ pub fn diff(
             bindings.push(Binding { listener: listener.clone(), sockets: Vec::new() });
             continue;
         }
-        let mut ours = running.iter().map(|old| old.addr).chain(other);
+        let other = other.filter(|_| listener.l4 == L4::Tcp);
+        let mut ours = running.iter().filter(|old| old.l4 == listener.l4).map(|old| old.addr).chain(other);
         let ours = ours.any(|old| overlap(old, listener.addr));
         match bind_beside(listener, workers, ours) {
             Ok(binding) => bindings.push(binding),
@@ -84,12 +118,18 @@ pub fn diff(
 
 /// Perhaps beside sockets of this program that will be closed as soon as these are there.
 fn bind_beside(listener: &Listener, workers: usize, ours: bool) -> io::Result<Binding> {
-    let sockets = socket::tcp_listeners(listener.addr, listener.tproxy, workers, ours)?;
+    let Listener { addr, tproxy, .. } = *listener;
+    let sockets = match listener.l4 {
+        L4::Tcp => socket::tcp_listeners(addr, tproxy, workers, ours)?.into_iter().map(Socket::Tcp).collect(),
+        L4::Udp => {
+            datagram::udp_listeners(addr, tproxy, workers, ours)?.into_iter().map(Socket::Udp).collect()
+        }
+    };
     Ok(Binding { listener: listener.clone(), sockets })
 }
 
 fn refusal(listener: &Listener, error: &io::Error, ours: bool) -> String {
-    format!("cannot listen on {}: {}", listener.addr, explain(listener.tproxy, error, ours))
+    format!("cannot listen on {}: {}", listener.place(), explain(listener.tproxy, error, ours))
 }
 
 /// Whether only one of them can be listened on, unless both agree to share.
@@ -130,6 +170,7 @@ mod tests {
         Listener {
             mode: Mode::Http,
             addr,
+            l4: L4::Tcp,
             tproxy: false,
             target: Target::Auto,
             trusted,

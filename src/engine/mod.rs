@@ -6,6 +6,7 @@
 
 mod admission;
 mod connection;
+mod datagrams;
 mod dialled;
 mod handle;
 mod listening;
@@ -13,6 +14,7 @@ mod listening;
 pub mod prober;
 mod reporter;
 pub mod resolver;
+mod seldom;
 mod slab;
 #[cfg(test)]
 mod tests;
@@ -24,5 +26,5 @@ mod worker;
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
 pub use handle::{Command, Handle, Shared, prepare};
-pub use listening::{Binding, bind, bind_one, diff};
+pub use listening::{Binding, Socket, bind, bind_one, diff};
 pub use worker::{share_out, spawn};

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::seldom::Seldom;
 use crate::config::Mode;
 use crate::logging::{self, Dest, Field, Value};
 use crate::metrics::Metrics;
@@ -65,20 +66,33 @@ impl<M: Machine> Life<M> {
     }
 
     /// The closing line, and for everybody one where no connection came about and no verdict shows it.
-    pub fn close(&self, reason: CloseReason, now: Instant) {
-        let misconfigured = reason == CloseReason::WrongProtocol;
-        if (misconfigured || reason.is_unconnected()) && logging::enabled(Level::Info) {
+    /// `refusals`: the lines about refused PROXY headers, which come from who is not trusted.
+    pub fn close(&self, reason: CloseReason, refusals: &Seldom, now: Instant) {
+        let misconfigured = reason.is_misconfiguration();
+        let stands_for = match reason {
+            CloseReason::BadProxyHeader | CloseReason::UntrustedSender => refusals.line(now),
+            _ => Some(1),
+        };
+        if (misconfigured || reason.is_unconnected())
+            && let Some(count) = stands_for
+            && logging::enabled(Level::Info)
+        {
             let mut fields = vec![("reason", reason.as_str().into()), ("sport", self.client.port().into())];
             if misconfigured {
                 fields.push(("mode", self.mode.as_str().into()));
             }
+            if count > 1 {
+                fields.push(("count", count.into()));
+            }
             fields.extend(self.record.name());
             self.log(Level::Info, "Failed", &fields);
         }
-        if logging::enabled(Level::Debug) {
+        // Somebody at home will ask why the film stopped.
+        let level = if reason == CloseReason::WindowClosed { Level::Info } else { Level::Debug };
+        if logging::enabled(level) {
             let mut fields = vec![("reason", reason.as_str().into())];
             self.describe(&mut fields, now);
-            self.log(Level::Debug, "Closed", &fields);
+            self.log(level, "Closed", &fields);
         }
     }
 

@@ -1,5 +1,7 @@
 //! One worker on loopback with real clients and servers: what only the engine can get wrong.
 
+mod reviews;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,7 +12,7 @@ use super::*;
 use crate::config::{self, LoadOptions, Plan};
 use crate::decide::rules::Locals;
 use crate::metrics::Metrics;
-use crate::session::Session;
+use crate::session::{Memory, Nowhere, Session, Surroundings};
 #[cfg(feature = "tls")]
 use crate::sys::limits::Descriptors;
 use crate::sys::socket::{Outgoing, reset_on_close};
@@ -32,6 +34,16 @@ fn start(listener: &str, settings: &str) -> Running {
 
 /// The same, after `first`: clients may connect to the address already, and what the worker is told it hears in one go.
 fn start_after(
+    listener: &str,
+    settings: &str,
+    first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
+) -> Running {
+    start_in(Arc::new(Nowhere), listener, settings, first)
+}
+
+/// The same, in these surroundings.
+fn start_in(
+    surroundings: Arc<dyn Surroundings>,
     listener: &str,
     settings: &str,
     first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
@@ -61,9 +73,12 @@ fn start_after(
         admission: Admission::new(limits),
         resolver: Some(resolver),
         verifier: verifier::Verifier::new(move |answer| verified.tell(Command::Verified(answer))),
+        surroundings,
         #[cfg(feature = "tls")]
         prober: prober(&metrics, &worker),
         dialled: Dialled::new(1),
+        sent: Dialled::new(1),
+        memory: Memory::new(Instant::now()),
     });
     let locals = Arc::new(Locals { addrs: Vec::new(), tcp_ports: vec![addr.port()], allow_local: true });
     let listeners = share_out(bindings, 1).remove(0);
@@ -82,6 +97,7 @@ fn prober(metrics: &Arc<Metrics>, worker: &Handle<Plan>) -> prober::Prober {
         metrics: Arc::clone(metrics),
         dialled: Dialled::new(1),
         descriptors: Arc::new(Descriptors::new(1)),
+        clock: || 0,
     };
     prober::Prober::new(None, surroundings)
 }

@@ -38,9 +38,15 @@ pub(super) struct Tools<'a, M: Machine> {
 impl<M: Machine> Tools<'_, M> {
     /// Asks a session what to do, with what it must know for that.
     pub fn ask(&self, f: impl FnOnce(&mut Env<'_, M>) -> Step) -> Step {
+        self.env(f)
+    }
+
+    /// Lends out what a session must know.
+    pub fn env<T>(&self, f: impl FnOnce(&mut Env<'_, M>) -> T) -> T {
         let mut report = Reporter { metrics: &self.shared.metrics };
-        let Tools { now, plan, locals, preludes, .. } = *self;
-        f(&mut Env { now, plan, locals, preludes, report: &mut report })
+        let Tools { now, plan, locals, preludes, shared, .. } = *self;
+        let surroundings = &*shared.surroundings;
+        f(&mut Env { now, plan, locals, preludes, surroundings, memory: &shared.memory, report: &mut report })
     }
 
     /// Whether one more connection of `source` may be served; a refusal is counted and logged.
@@ -48,9 +54,7 @@ impl<M: Machine> Tools<'_, M> {
         let admitted = self.shared.admission.enter_source(source);
         if !admitted {
             self.shared.metrics.connection_refused(Limit::PerSource);
-            if self.shared.admission.may_log(self.now) {
-                log::warn!("too many connections: refused {source}");
-            }
+            self.shared.admission.log_refusal(source, self.now);
         }
         admitted
     }

@@ -2,23 +2,27 @@
 //!
 //! One for the whole process, started by the first check. A worker first asks whether a credential is remembered
 //! ([`Verifier::knows`]); only what is not is hashed here, one at a time, and each source waits for its turn
-//! ([`Verifier::turn`]). Names and passwords are never logged here.
+//! ([`Verifier::turn`]). Of those that wait the ones that have failed least go first ([`Queue`]), so that many who guess do
+//! not hold up one who comes in: that one waits for the check under way and for others that have not failed either. Names
+//! and passwords are never logged here.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::auth::memory::{KEY_BYTES, Key, Mac, Memory};
-use crate::auth::throttle::Throttle;
+use crate::auth::queue::Queue;
+use crate::auth::throttle::{Throttle, Turn};
 use crate::auth::{Credentials, Users, Verification};
 use crate::sys::random;
 
-/// Credentials on their way to the thread; beyond it nobody is let in for now.
+/// Different credentials on their way to the thread.
 const MAX_QUEUED: usize = 256;
+/// Connections that wait for one of them, as those of a browser do that begin at once.
+const MAX_ASKERS: usize = 256;
 /// Credentials that are remembered.
 const REMEMBERED: usize = 4096;
 /// How long a right one is remembered.
@@ -56,10 +60,30 @@ pub struct Asker {
 
 /// The way to the thread, and what all workers know of credentials.
 pub struct Verifier {
-    known: Arc<Known>,
-    deliver: Arc<dyn Fn(Verified) + Send + Sync>,
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    desk: Arc<Desk>,
     tickets: AtomicU32,
+}
+
+/// What the workers and the thread share.
+struct Desk {
+    known: Known,
+    deliver: Box<dyn Fn(Verified) + Send + Sync>,
+    waiting: Mutex<Waiting>,
+    /// There is something to do, or nobody left to ask.
+    changed: Condvar,
+}
+
+struct Waiting {
+    jobs: Queue<Job>,
+    thread: Thread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    NotStarted,
+    Runs,
+    /// Nobody is left who could ask.
+    Ends,
 }
 
 #[derive(Default)]
@@ -70,27 +94,36 @@ struct Known {
     throttle: Mutex<Throttle>,
 }
 
+/// One credential, and everybody who waits for the word on it.
 struct Job {
-    asker: Asker,
-    source: IpAddr,
+    mac: Mac,
+    askers: Vec<(Asker, IpAddr)>,
     users: Arc<Users>,
     credentials: Credentials,
+    /// Nobody waits any longer.
+    until: Instant,
 }
 
 impl Verifier {
-    /// `deliver` is called on the thread, once for every check that was taken, and must not block.
+    /// `deliver` is called once for every check that was taken, on the thread or by a check that takes its place, and must
+    /// not block.
     pub fn new(deliver: impl Fn(Verified) + Send + Sync + 'static) -> Self {
+        let waiting = Waiting { jobs: Queue::new(MAX_QUEUED), thread: Thread::NotStarted };
         Verifier {
-            known: Arc::default(),
-            deliver: Arc::new(deliver),
-            jobs: Mutex::new(None),
+            desk: Arc::new(Desk {
+                known: Known::default(),
+                deliver: Box::new(deliver),
+                waiting: Mutex::new(waiting),
+                changed: Condvar::new(),
+            }),
             tickets: AtomicU32::new(0),
         }
     }
 
     /// Whether these credentials were right a while ago, and still are.
     pub fn knows(&self, users: &Users, credentials: &Credentials, now: Instant) -> bool {
-        self.known.mac(users, credentials).is_some_and(|mac| self.known.is_right(&mac, now))
+        let known = &self.desk.known;
+        known.mac(users, credentials).is_some_and(|mac| known.is_right(&mac, now))
     }
 
     /// When `source` may have these credentials checked, or nothing if it has tried too often.
@@ -100,62 +133,110 @@ impl Verifier {
         users: &Users,
         credentials: &Credentials,
         now: Instant,
-    ) -> Option<Instant> {
-        let mac = self.known.mac(users, credentials)?;
-        lock(&self.known.throttle).turn(source, &mac, now)
+    ) -> Option<Turn> {
+        let mac = self.desk.known.mac(users, credentials)?;
+        lock(&self.desk.known.throttle).turn(source, &mac, now)
     }
 
-    /// Has the credentials checked; the answer is delivered with the ticket that is returned. Nothing, and no answer later,
-    /// if too much is waiting.
+    /// Has the credentials checked whose `turn` has come; the answer is delivered with the ticket that is returned. Nothing,
+    /// and no answer later, if too much is waiting.
     pub fn check(
         &self,
-        worker: usize,
-        token: usize,
+        (worker, token): (usize, usize),
         source: IpAddr,
+        failures: u32,
         users: Arc<Users>,
         credentials: Credentials,
+        now: Instant,
     ) -> Option<u32> {
+        let mac = self.desk.known.mac(&users, &credentials)?;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let asker = Asker { worker, token, ticket };
-        let job = Job { asker, source, users, credentials };
-        let mut jobs = lock(&self.jobs);
-        if jobs.is_none() {
-            match self.start() {
-                Ok(sender) => *jobs = Some(sender),
-                Err(error) => log::error!("cannot check passwords, no thread is to be had: {error}"),
+        let asker = (Asker { worker, token, ticket }, source);
+        let mut waiting = lock(&self.desk.waiting);
+        if let Some(job) = waiting.jobs.join(failures, |job| job.mac == mac) {
+            let room = job.askers.len() < MAX_ASKERS;
+            if room {
+                job.askers.push(asker);
+                job.until = now + PATIENCE;
             }
+            return room.then_some(ticket);
         }
-        jobs.as_ref()?.try_send(job).is_ok().then_some(ticket)
+        if waiting.thread == Thread::NotStarted {
+            if let Err(error) = start(&self.desk) {
+                log::error!("cannot check passwords, no thread is to be had: {error}");
+                return None;
+            }
+            waiting.thread = Thread::Runs;
+        }
+        let job = Job { mac, askers: vec![asker], users, credentials, until: now + PATIENCE };
+        let dropped = waiting.jobs.push(failures, job);
+        drop(waiting);
+        self.desk.changed.notify_one();
+        if let Some(job) = dropped {
+            let itself = job.askers.contains(&asker);
+            self.desk.known.settle(&job, false);
+            if itself {
+                return None;
+            }
+            self.desk.answer(&job, Verification::Unavailable, true);
+        }
+        Some(ticket)
     }
 
     /// Whether it is time to log another failure of `source`.
     pub fn may_log(&self, source: IpAddr, now: Instant) -> bool {
-        lock(&self.known.throttle).may_log(source, now)
-    }
-
-    fn start(&self) -> io::Result<SyncSender<Job>> {
-        let (jobs, inbox) = mpsc::sync_channel(MAX_QUEUED);
-        let (known, deliver) = (Arc::clone(&self.known), Arc::clone(&self.deliver));
-        thread::Builder::new()
-            .name("verifier".into())
-            .stack_size(STACK_SIZE)
-            .spawn(move || run(&inbox, &known, &*deliver))?;
-        Ok(jobs)
+        lock(&self.desk.known.throttle).may_log(source, now)
     }
 }
 
-fn run(inbox: &Receiver<Job>, known: &Known, deliver: &(dyn Fn(Verified) + Send + Sync)) {
-    let mut wrong = Memory::new(REMEMBERED_WRONG, REMEMBERED_WRONG_FOR);
-    while let Ok(Job { asker, source, users, credentials }) = inbox.recv() {
-        let (verification, remembered) = match known.mac(&users, &credentials) {
-            None => (Verification::Unavailable, true),
-            Some(mac) => {
-                let (right, remembered) = known.judge(&users, &credentials, mac, &mut wrong);
-                lock(&known.throttle).settled(source, &mac, right);
-                (if right { Verification::Right } else { Verification::Wrong }, remembered)
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        lock(&self.desk.waiting).thread = Thread::Ends;
+        self.desk.changed.notify_one();
+    }
+}
+
+fn start(desk: &Arc<Desk>) -> io::Result<()> {
+    let desk = Arc::clone(desk);
+    let run = move || desk.work_off();
+    thread::Builder::new().name("verifier".into()).stack_size(STACK_SIZE).spawn(run).map(drop)
+}
+
+impl Desk {
+    /// The thread: one after the other, until nobody is left who could ask.
+    fn work_off(&self) {
+        let mut wrong = Memory::new(REMEMBERED_WRONG, REMEMBERED_WRONG_FOR);
+        while let Some(job) = self.next() {
+            if Instant::now() >= job.until {
+                // Those who asked have been told that it cannot be checked.
+                self.known.settle(&job, false);
+                continue;
             }
-        };
-        deliver(Verified { asker, verification, remembered });
+            let (right, remembered) = self.known.judge(&job, &mut wrong);
+            self.known.settle(&job, right);
+            let verification = if right { Verification::Right } else { Verification::Wrong };
+            self.answer(&job, verification, remembered);
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            if waiting.thread == Thread::Ends {
+                return None;
+            }
+            if let Some(job) = waiting.jobs.pop() {
+                return Some(job);
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A hash is paid once, whoever waits for it.
+    fn answer(&self, job: &Job, verification: Verification, remembered: bool) {
+        for (place, (asker, _)) in job.askers.iter().enumerate() {
+            (self.deliver)(Verified { asker: *asker, verification, remembered: remembered || place > 0 });
+        }
     }
 }
 
@@ -174,9 +255,18 @@ impl Known {
         Some(key.mac(users, credentials))
     }
 
+    /// The tries of all who asked are over.
+    fn settle(&self, job: &Job, right: bool) {
+        let mut throttle = lock(&self.throttle);
+        for (_, source) in &job.askers {
+            throttle.settled(*source, &job.mac, right);
+        }
+    }
+
     /// Whether these are right, and whether that was known already.
-    fn judge(&self, users: &Users, credentials: &Credentials, mac: Mac, wrong: &mut Memory) -> (bool, bool) {
-        let now = Instant::now();
+    fn judge(&self, job: &Job, wrong: &mut Memory) -> (bool, bool) {
+        let Job { mac, users, credentials, .. } = job;
+        let (mac, now) = (*mac, Instant::now());
         // It may have become known since it was sent here.
         if self.is_right(&mac, now) {
             return (true, true);
@@ -210,95 +300,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::CryptHash;
-
-    const PATIENT: Duration = Duration::from_secs(60);
-
-    fn users(users: &[(&str, &str)]) -> Arc<Users> {
-        let hash = |password: &str| CryptHash::make(password.as_bytes(), [3; 12]).unwrap();
-        Arc::new(Users::new(users.iter().map(|(name, password)| ((*name).into(), hash(password)))).unwrap())
-    }
-
-    fn credentials(name: &str, password: &str) -> Credentials {
-        Credentials::new(name.as_bytes(), password.as_bytes()).unwrap()
-    }
-
-    fn verifier() -> (Verifier, mpsc::Receiver<Verified>) {
-        let (sender, answers) = mpsc::channel();
-        let sender = Mutex::new(sender);
-        (Verifier::new(move |verified| sender.lock().unwrap().send(verified).unwrap()), answers)
-    }
-
-    #[test]
-    fn the_right_one_is_hashed_once_and_a_changed_table_voids_it() {
-        let (verifier, answers) = verifier();
-        let source = IpAddr::from([192, 0, 2, 1]);
-        let table = users(&[("alice", "secret"), ("bob", "other")]);
-        let ask = |table: &Arc<Users>, name: &str, password: &str| {
-            let ticket =
-                verifier.check(1, 2, source, Arc::clone(table), credentials(name, password)).unwrap();
-            let answer = answers.recv_timeout(PATIENT).unwrap();
-            assert_eq!(answer.asker, Asker { worker: 1, token: 2, ticket });
-            (answer.verification, answer.remembered)
-        };
-        assert!(!verifier.knows(&table, &credentials("alice", "secret"), Instant::now()));
-        assert_eq!(ask(&table, "alice", "secret"), (Verification::Right, false));
-        assert_eq!(ask(&table, "alice", "secret"), (Verification::Right, true));
-        assert!(verifier.knows(&table, &credentials("alice", "secret"), Instant::now()));
-        for (name, password) in [("alice", "other"), ("bob", "secret"), ("mallory", "secret"), ("", "")] {
-            assert!(!verifier.knows(&table, &credentials(name, password), Instant::now()));
-            assert_eq!(ask(&table, name, password), (Verification::Wrong, false), "{name} {password}");
-        }
-        // One who is nobody may be checked against the very hash that would fit.
-        let alone = users(&[("alice", "secret")]);
-        assert_eq!(ask(&alone, "nobody", "secret"), (Verification::Wrong, false));
-        assert_eq!(ask(&alone, "nobody", "secret"), (Verification::Wrong, true), "at once again");
-        assert!(!verifier.knows(&alone, &credentials("nobody", "secret"), Instant::now()));
-
-        let hash = CryptHash::make(b"secret", [4; 12]).unwrap();
-        let changed = Arc::new(Users::new([("alice".into(), hash)]).unwrap());
-        assert!(!verifier.knows(&changed, &credentials("alice", "secret"), Instant::now()));
-        assert_eq!(ask(&changed, "alice", "secret"), (Verification::Right, false));
-    }
-
-    #[test]
-    fn one_wrong_password_again_and_again_is_slowed() {
-        let (verifier, answers) = verifier();
-        let (source, table, now) =
-            (IpAddr::from([192, 0, 2, 1]), users(&[("alice", "secret")]), Instant::now());
-        let turn =
-            |password: &str| verifier.turn(source, &table, &credentials("alice", password), now).unwrap();
-        let check = |password: &str| {
-            let credentials = credentials("alice", password);
-            verifier.check(0, 0, source, Arc::clone(&table), credentials).unwrap();
-            answers.recv_timeout(PATIENT).unwrap().verification
-        };
-        let mut free = 0;
-        while turn("wrong") == now {
-            assert_eq!(check("wrong"), Verification::Wrong);
-            free += 1;
-            assert!(free < 100, "it is never slowed");
-        }
-        assert_eq!(free, 5);
-        assert_eq!(check("secret"), Verification::Right);
-        assert_eq!(turn("wrong"), now, "success clears it");
-    }
-
-    #[test]
-    fn what_is_too_much_is_refused_at_once() {
-        let (verifier, answers) = verifier();
-        let table = users(&[("alice", "secret")]);
-        let taken = (0..MAX_QUEUED + 20)
-            .filter(|i| {
-                let credentials = credentials("alice", &i.to_string());
-                verifier.check(0, 0, IpAddr::from([192, 0, 2, 1]), Arc::clone(&table), credentials).is_some()
-            })
-            .count();
-        assert!((MAX_QUEUED..MAX_QUEUED + 20).contains(&taken), "{taken}");
-        for _ in 0..taken {
-            assert_eq!(answers.recv_timeout(PATIENT).unwrap().verification, Verification::Wrong);
-        }
-    }
-}
+mod tests;

@@ -1,17 +1,22 @@
 //! One worker: a poll, its listeners, its sessions, and the one loop that drives them.
 
+mod datagrams;
+mod listeners;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::net::{TcpListener, UdpSocket};
+use mio::{Events, Poll, Token};
 
+use self::datagrams::FIRST_FLOW;
 use super::connection::{Connection, Fate, ROLES};
+use super::datagrams::Datagrams;
 use super::handle::{Command, Handle, Inbox, Prepared, Shared, WAKER};
-use super::listening::{Binding, key as listener_key};
+use super::listening::{Binding, Socket};
 use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
@@ -70,6 +75,7 @@ pub fn spawn<M: Machine>(
         locals,
         listeners: Vec::new(),
         connections: Slab::new(),
+        datagrams: Datagrams::new(),
         timers: Timers::new(),
         pauses: Timers::new(),
         queue: VecDeque::new(),
@@ -87,9 +93,15 @@ pub fn spawn<M: Machine>(
 
 struct Bound {
     listener: Arc<Listener>,
-    socket: TcpListener,
+    socket: Listening,
     /// Out of descriptors: the timers wake it.
     paused: bool,
+}
+
+/// A listening socket in the poll.
+enum Listening {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
 }
 
 struct Worker<M: Machine> {
@@ -103,6 +115,7 @@ struct Worker<M: Machine> {
     /// By place. A place may be used again while events of its last socket are under way: they find nobody waiting.
     listeners: Vec<Option<Bound>>,
     connections: Slab<Connection<M>>,
+    datagrams: Datagrams<M>,
     timers: Timers,
     /// When listeners that rest go on, by place.
     pauses: Timers,
@@ -134,6 +147,9 @@ impl<M: Machine> Worker<M> {
                 match event.token() {
                     WAKER => self.hear(now),
                     Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
+                    Token(token) if M::DATAGRAMS && token >= FIRST_FLOW => {
+                        self.go_on_with_flow(token - FIRST_FLOW, now);
+                    }
                     Token(token) => {
                         let (key, role) = (token / ROLES, token % ROLES);
                         self.with(key, now, |connection, tools| connection.event(role, event, tools));
@@ -144,6 +160,11 @@ impl<M: Machine> Worker<M> {
             while let Some(key) = self.timers.pop(now) {
                 self.with(key, now, |connection, tools| connection.expired(tools));
             }
+            while M::DATAGRAMS
+                && let Some(place) = self.datagrams.timers.pop(now)
+            {
+                self.with_flow(place, now, |passage, tools, gear| passage.expired(tools, gear));
+            }
             while let Some(place) = self.pauses.pop(now) {
                 if let Some(Some(bound)) = self.listeners.get_mut(place) {
                     bound.paused = false;
@@ -151,10 +172,16 @@ impl<M: Machine> Worker<M> {
                 self.accept(FIRST_LISTENER + place, now);
             }
             self.connections.recycle();
+            self.datagrams.flows.recycle();
             self.flush_log(now);
         }
         for key in self.connections.keys() {
             self.with(key, Instant::now(), |connection, tools| connection.shut_down(tools));
+        }
+        if M::DATAGRAMS {
+            for place in self.datagrams.flows.keys() {
+                self.with_flow(place, Instant::now(), |passage, tools, _| passage.shut_down(tools));
+            }
         }
         logging::flush();
     }
@@ -168,6 +195,13 @@ impl<M: Machine> Worker<M> {
                 let Some(token) = self.queue.pop_front() else { break };
                 if token >= FIRST_LISTENER {
                     self.accept(token, time);
+                } else if M::DATAGRAMS && token >= FIRST_FLOW {
+                    let place = token - FIRST_FLOW;
+                    self.with_flow(place, time, |passage, _, _| {
+                        passage.queued = false;
+                        Fate::Stays
+                    });
+                    self.go_on_with_flow(place, time);
                 } else {
                     self.with(token, time, |connection, tools| {
                         connection.queued = false;
@@ -195,14 +229,16 @@ impl<M: Machine> Worker<M> {
 
     /// Whether there is nothing left to drain, or no time.
     fn is_finished(&self) -> bool {
-        self.draining.is_some_and(|until| self.connections.len() == 0 || Instant::now() >= until)
+        let sessions = self.connections.len() + self.datagrams.flows.len();
+        self.draining.is_some_and(|until| sessions == 0 || Instant::now() >= until)
     }
 
     fn timeout(&self) -> Option<Duration> {
         if !self.queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = [self.timers.next(), self.pauses.next(), self.draining, self.log_due]
+        let flows = self.datagrams.timers.next();
+        let next = [self.timers.next(), flows, self.pauses.next(), self.draining, self.log_due]
             .into_iter()
             .flatten()
             .min()?;
@@ -258,7 +294,16 @@ impl<M: Machine> Worker<M> {
             if bound.paused {
                 return;
             }
-            match bound.socket.accept() {
+            let socket = match &bound.socket {
+                Listening::Tcp(socket) => socket,
+                Listening::Udp(_) => {
+                    if M::DATAGRAMS && self.take_datagrams(token - FIRST_LISTENER, now) {
+                        break;
+                    }
+                    return;
+                }
+            };
+            match socket.accept() {
                 Ok((stream, client)) => {
                     let listener = Arc::clone(&bound.listener);
                     self.welcome(stream, client, &listener, now);
@@ -277,7 +322,7 @@ impl<M: Machine> Worker<M> {
 
     /// Out of descriptors: the connections that wait go on waiting, and others end meanwhile.
     fn pause(&mut self, token: usize, now: Instant, error: &io::Error) {
-        if self.shared.admission.may_log(now) {
+        if self.shared.admission.refusals.line(now).is_some() {
             log::warn!("cannot accept connections for now: {error}");
         }
         if let Some(Some(bound)) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -298,9 +343,7 @@ impl<M: Machine> Worker<M> {
         let source = (listener.mode != Mode::ProxyProtocol).then_some(client.ip());
         if let Err(limit) = self.admit(source) {
             self.shared.metrics.connection_refused(limit);
-            if self.shared.admission.may_log(now) {
-                log::warn!("too many connections: refused {}", client.ip());
-            }
+            self.shared.admission.log_refusal(client.ip(), now);
             let _ = socket::reset_on_close(&stream);
             return;
         }
@@ -352,20 +395,21 @@ impl<M: Machine> Worker<M> {
                 Command::Plan(plan, listeners) => {
                     let (new, old): (&Service, &Service) = ((*plan).as_ref(), (*self.plan).as_ref());
                     self.outgoing = outgoing(new);
-                    if new.nameservers != old.nameservers {
+                    if M::RESOLVES && new.nameservers != old.nameservers {
                         self.answers = AnswerCache::new(REMEMBERED_NAMES);
                     }
                     self.plan = plan;
+                    self.datagrams.refused.clear();
                     self.listen_on(listeners, now);
                 }
                 Command::Locals(locals) => self.locals = locals,
-                Command::Answer(answer) => self.answered(answer, now),
+                Command::Answer(answer) if M::RESOLVES => self.answered(answer, now),
                 Command::Verified(verified) if M::VERIFIES => {
                     let token = verified.asker.token;
                     self.with(token, now, |connection, tools| connection.verified(verified, tools));
                 }
                 // Nobody has asked.
-                Command::Verified(_) => {}
+                Command::Answer(_) | Command::Verified(_) => {}
                 #[cfg(feature = "tls")]
                 Command::Probed(answer) => {
                     self.with(answer.asker.token, now, |connection, tools| connection.probed(&answer, tools));
@@ -376,81 +420,29 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    fn listen_on(&mut self, wanted: Vec<(Listener, Option<std::net::TcpListener>)>, now: Instant) {
-        for place in 0..self.listeners.len() {
-            let Some(Some(bound)) = self.listeners.get(place) else { continue };
-            let key = listener_key(&bound.listener);
-            if !wanted.iter().any(|(listener, _)| listener_key(listener) == key) {
-                self.close_listener(place, now);
-            }
-        }
-        for (listener, socket) in wanted {
-            match socket {
-                Some(socket) => self.add_listener(listener, socket),
-                None => {
-                    let key = listener_key(&listener);
-                    for bound in self.listeners.iter_mut().flatten() {
-                        if listener_key(&bound.listener) == key {
-                            bound.listener = Arc::new(listener.clone());
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn add_listener(&mut self, listener: Listener, socket: std::net::TcpListener) {
-        let place = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        if place >= MAX_LISTENERS {
-            log::error!("more than {MAX_LISTENERS} listeners: {} is left out", listener.addr);
-            return;
-        }
-        let mut socket = TcpListener::from_std(socket);
-        let token = Token(FIRST_LISTENER + place);
-        if let Err(error) = self.poll.registry().register(&mut socket, token, Interest::READABLE) {
-            log::error!("cannot watch the listener on {}: {error}", listener.addr);
-            return;
-        }
-        let bound = Some(Bound { listener: Arc::new(listener), socket, paused: false });
-        match self.listeners.get_mut(place) {
-            Some(free) => *free = bound,
-            None => self.listeners.push(bound),
-        }
-    }
-
-    /// Closes a listener, after accepting those who wait at it: their connections stand already.
-    fn close_listener(&mut self, place: usize, now: Instant) {
-        let token = FIRST_LISTENER + place;
-        if let Some(Some(bound)) = self.listeners.get_mut(place) {
-            bound.paused = false;
-        }
-        // What waits now is at most the backlog; those who go on coming meanwhile are not waited for.
-        for _ in 0..=socket::BACKLOG / ACCEPTS_PER_TURN {
-            let queued = self.queue.len();
-            self.accept(token, now);
-            if self.queue.len() == queued || self.queue.back() != Some(&token) {
-                break;
-            }
-            self.queue.pop_back();
-        }
-        self.queue.retain(|&queued| queued != token);
-        if let Some(place) = self.listeners.get_mut(place) {
-            *place = None;
-        }
-    }
-
     fn answered(&mut self, answer: Answer, now: Instant) {
         let Answer { asker, name, result, valid_until } = answer;
         let addrs = result.clone().map(|addrs| addrs.to_vec());
         self.answers.insert(&name, Entry { result, valid_until });
+        if M::DATAGRAMS && asker.token >= FIRST_FLOW {
+            return self.with_flow(asker.token - FIRST_FLOW, now, |passage, tools, gear| {
+                passage.answered(&name, addrs, tools, gear)
+            });
+        }
         self.with(asker.token, now, |connection, tools| connection.answered(&name, addrs, tools));
     }
 
     fn drain(&mut self, until: Instant, now: Instant) {
         for place in 0..self.listeners.len() {
-            self.close_listener(place, now);
+            // Flows that go on need theirs.
+            if let Some(Some(Bound { socket: Listening::Tcp(_), .. })) = self.listeners.get(place) {
+                self.close_listener(place, now);
+            }
         }
         self.draining = Some(until);
+        if M::DATAGRAMS {
+            self.drain_flows(now);
+        }
         for key in self.connections.keys() {
             self.with(key, now, |connection, tools| connection.wind_up(tools));
         }
@@ -462,14 +454,16 @@ impl<M: Machine> Worker<M> {
                 connection.life().log_live(now);
             }
         }
+        for place in self.datagrams.flows.keys() {
+            if let Some(passage) = self.datagrams.flows.get(place) {
+                passage.life().log_live(now);
+            }
+        }
     }
 }
 
 /// Splits bindings for `workers` workers: each gets every listener, with a socket of its own or none.
-pub fn share_out(
-    mut bindings: Vec<Binding>,
-    workers: usize,
-) -> Vec<Vec<(Listener, Option<std::net::TcpListener>)>> {
+pub fn share_out(mut bindings: Vec<Binding>, workers: usize) -> Vec<Vec<(Listener, Option<Socket>)>> {
     (0..workers)
         .map(|_| bindings.iter_mut().map(|b| (b.listener.clone(), b.sockets.pop())).collect())
         .collect()

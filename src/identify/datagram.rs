@@ -73,6 +73,9 @@ pub struct DatagramIdentifier {
     /// Where the flow goes.
     port: u16,
     state: State,
+    /// Whose answer was given.
+    #[cfg(feature = "quic")]
+    answered: Option<Box<Flow>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,13 @@ enum State {
 impl DatagramIdentifier {
     /// Nothing seen yet of a flow to this port.
     pub fn new(parsers: Parsers, port: u16) -> Self {
-        DatagramIdentifier { parsers, port, state: State::Fresh }
+        DatagramIdentifier {
+            parsers,
+            port,
+            state: State::Fresh,
+            #[cfg(feature = "quic")]
+            answered: None,
+        }
     }
 
     /// Looks at the next datagram from the client.
@@ -101,9 +110,20 @@ impl DatagramIdentifier {
             State::Answered(outcome) => return outcome.clone(),
         };
         if !matches!(outcome, DatagramOutcome::NeedMore { .. }) {
-            self.state = State::Answered(outcome.clone());
+            let _before = std::mem::replace(&mut self.state, State::Answered(outcome.clone()));
+            #[cfg(feature = "quic")]
+            if let State::Quic(flow) = _before {
+                self.answered = Some(flow);
+            }
         }
         outcome
+    }
+
+    /// Whether a datagram that begins a connection begins the one that was identified, over again: a client sends its first
+    /// packets until it hears of its server, and the same ClientHello after a Retry.
+    #[cfg(feature = "quic")]
+    pub fn repeats(&mut self, datagram: &[u8]) -> bool {
+        self.answered.as_mut().is_some_and(|flow| flow.repeats(datagram))
     }
 
     fn look_at_first(&mut self, datagram: &[u8]) -> DatagramOutcome {

@@ -47,6 +47,13 @@ impl Flow {
         }
     }
 
+    /// Whether every Initial of the datagram is of this flow, and says nothing else than what was said.
+    pub(super) fn repeats(&mut self, datagram: &[u8]) -> bool {
+        packets(datagram)
+            .filter(|packet| packet.kind == Kind::Initial)
+            .all(|packet| self.open(&packet).is_some_and(|payload| self.collect(&payload).is_ok()))
+    }
+
     fn take(&mut self, datagram: &[u8]) -> Result<(), Shortfall> {
         let first = packets(datagram).next();
         if first.is_none() && self.datagrams == 1 {

@@ -16,7 +16,7 @@ use crate::config::{LoadOptions, Loaded, Problems, Service};
 #[cfg(feature = "tls")]
 use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
-use crate::session::Machine;
+use crate::session::{Machine, Nowhere, Surroundings};
 
 /// A program on the engine, called by its session machine.
 pub trait Program: Machine<Plan: AsMut<Service>> {
@@ -75,6 +75,11 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
         bound: Option<TcpListener>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self::Beside, String>;
+
+    /// What its sessions look up where a rule asks for it.
+    fn surroundings() -> Arc<dyn Surroundings> {
+        Arc::new(Nowhere)
+    }
 
     /// Puts what was started for `plan` in the place of what ran for the `running` one.
     fn replace(old: &mut Self::Beside, new: Self::Beside, _plan: &Self::Plan, _running: &Self::Plan) {

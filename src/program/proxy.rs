@@ -11,8 +11,8 @@ use crate::cli::{self, Source};
 #[cfg(feature = "tls")]
 use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
-use crate::daemon;
-use crate::decide::why;
+use crate::daemon::{self, Household};
+use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
 #[cfg(feature = "tls")]
@@ -20,11 +20,12 @@ use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::session::Session;
+use crate::session::{Session, Surroundings};
 #[cfg(feature = "intercept")]
 use crate::sys::privileges;
 #[cfg(feature = "tls")]
 use crate::sys::socket::Outgoing;
+use crate::sys::time;
 
 /// What runs beside the workers of the proxy.
 #[derive(Debug, Default)]
@@ -143,6 +144,10 @@ impl Program for Session {
         Ok(Serving::default())
     }
 
+    fn surroundings() -> Arc<dyn Surroundings> {
+        Arc::new(Household)
+    }
+
     #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
         if plan.service.metrics != running.service.metrics
@@ -179,10 +184,14 @@ impl Program for Session {
 }
 
 fn explain(loaded: &Loaded, facts: &str) -> ExitCode {
-    let facts = match why::parse_facts(facts) {
+    let mut facts = match why::parse_facts(facts) {
         Ok(facts) => facts,
         Err(error) => return cli::wrong::<Session>(&format!("--why: {error}")),
     };
+    if facts.time.is_unknown() {
+        time::init_time_zone();
+        facts.time = Known::Is(daemon::week_time());
+    }
     let locals = match daemon::locals(&loaded.plan.service) {
         Ok(locals) => locals,
         Err(error) => {

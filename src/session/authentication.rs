@@ -142,7 +142,10 @@ impl Session {
         self.reply.extend(reply);
         self.login.challenged = true;
         match self.next_request(Vec::new(), env) {
-            Step::Read { until } => Step::Read { until: until.min(env.now + CHALLENGED) },
+            Step::Read { until } => {
+                self.idle_until = until.min(env.now + CHALLENGED);
+                Step::Read { until: self.idle_until }
+            }
             step => step,
         }
     }

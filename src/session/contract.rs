@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::flow::Watch;
 use super::{CloseReason, Env, Step};
 use crate::accept::Wish;
 use crate::auth::{Users, Verification};
@@ -13,7 +14,7 @@ use crate::config::{Listener, Service};
 use crate::connect::dial::{DialError, Dialer};
 use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
-use crate::identify::Parsers;
+use crate::identify::{Identity, Parsers};
 use crate::logging::Field;
 use crate::metrics::Metrics;
 
@@ -33,16 +34,26 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Verify`]; likewise.
     const VERIFIES: bool;
 
+    /// Whether [`is_reviewed`](Self::is_reviewed) ever says so; likewise.
+    const REVIEWS: bool = false;
+
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
 
     /// Whether it ever answers [`Step::SecureServer`]; likewise.
     const INTERCEPTS: bool = false;
+    /// Whether it takes flows of datagrams, too; likewise.
+    const DATAGRAMS: bool;
     /// Whether it ever answers [`Step::Probe`]; likewise.
     const PROBES: bool;
 
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
+
+    /// A flow of datagrams that `client` began at `listener`.
+    fn over_datagrams(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+        Self::new(plan, listener, client, now)
+    }
 
     /// The plan that this session was begun under.
     fn plan(&self) -> &Arc<Self::Plan>;
@@ -120,6 +131,21 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// The client sent something.
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_, Self>) -> Step;
 
+    /// The client sent a datagram.
+    fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_, Self>) -> Step {
+        self.bytes(datagram, env)
+    }
+
+    /// What of a flow is looked at from now on, as it was let in.
+    fn watch(&mut self, _env: &Env<'_, Self>) -> Watch {
+        Watch::Nothing
+    }
+
+    /// What its client is told if the flow that began with this datagram is refused.
+    fn refusal(&self, _datagram: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The client will send nothing more.
     fn end_of_stream(&mut self, env: &mut Env<'_, Self>) -> Step;
 
@@ -148,7 +174,7 @@ pub trait Machine: Debug + Send + Sized + 'static {
     fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_, Self>) -> Step;
 
     /// An attempt of the last [`Step::Dial`] failed; others may be under way or follow.
-    fn unreached(&mut self, _server: SocketAddr, _error: DialError) {}
+    fn unreached(&mut self, _server: SocketAddr, _error: DialError, _now: Instant) {}
 
     /// No connection of the last [`Step::Dial`] came about.
     fn dial_failed(&mut self, error: DialError, env: &mut Env<'_, Self>) -> Step;
@@ -158,6 +184,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Ends the session for a reason that the engine found.
     fn close(&mut self, reason: CloseReason) -> Step;
+
+    /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time.
+    fn is_reviewed(&self) -> bool {
+        false
+    }
+
+    /// Looks at the time: why the session must end, if it must.
+    fn review(&mut self, _env: &mut Env<'_, Self>) -> Option<CloseReason> {
+        None
+    }
 
     /// The exchange is over and the client may send its next request, the beginning of which is `leftover`.
     fn next_request(&mut self, _leftover: Vec<u8>, _env: &mut Env<'_, Self>) -> Step {
@@ -193,6 +229,9 @@ pub trait Record<M: Machine>: Debug + Default + Send {
     fn glimpse(&mut self, _parsers: Parsers, _bytes: &[u8], _metrics: &Metrics) -> bool {
         true
     }
+
+    /// What a look at datagrams in passing has told.
+    fn saw(&mut self, _identity: &Identity, _metrics: &Metrics) {}
 
     /// Where the session went when it was last taken in.
     fn destination(&self) -> Option<SocketAddr>;

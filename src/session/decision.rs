@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::machine::{Owed, Session};
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Env, Machine, Step, probing};
 use crate::accept::Wish;
 use crate::config::Target;
@@ -167,7 +168,7 @@ impl Session {
             if let Known::Is(dest) = self.facts.dest {
                 self.show_cert_at(dest);
             }
-            return match self.plan.rules.decide(&self.facts, env.locals) {
+            return match decide(&self.plan, &mut self.facts, env) {
                 Decision::Need(Need::Cert) if self.facts.l5.is_unknown() => Outlook::Need(Need::FirstBytes),
                 Decision::Need(Need::Cert) => match self.facts.dest {
                     Known::Is(dest) => Outlook::Unproven(vec![dest]),
@@ -185,7 +186,7 @@ impl Session {
         for &addr in addrs {
             facts.dest = Known::Is(addr.to_canonical());
             facts.cert = self.cert_at(addr);
-            match self.plan.rules.decide(&facts, env.locals) {
+            match decide(&self.plan, &mut facts, env) {
                 Decision::Verdict(verdict) => match verdict.action {
                     Action::Accept | Action::Intercept => {
                         // An address that is treated otherwise than the first good one is not dialled instead of it.
@@ -209,6 +210,8 @@ impl Session {
                 }
             }
         }
+        (self.facts.time, self.facts.mac) = (facts.time, facts.mac);
+        self.facts.device = facts.device;
         if let (None, None, false) = (need, yes, unproven.is_empty()) {
             // What may be dialled without a look at its certificate goes before, and what is denied now stays denied.
             probing::keep_few(&mut unproven);

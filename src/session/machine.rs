@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::flow::Watch;
 use super::interception::Intercepting;
 use super::probing::Certificates;
 use super::record::Kept;
@@ -20,6 +21,7 @@ use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
 use crate::decide::facts::{Facts, Known, L4};
+use crate::identify::datagram::DatagramIdentifier;
 use crate::identify::tcp::{Identifier, MAX_PRELUDE};
 use crate::identify::{Identity, Outcome, Parsers};
 use crate::relay::stream::Role;
@@ -74,6 +76,8 @@ pub struct Session {
     pub(super) facts: Facts,
     pub(super) identity: Option<Identity>,
     pub(super) identifier: Identifier,
+    /// The same for datagrams.
+    pub(super) datagrams: Option<Box<DatagramIdentifier>>,
     pub(super) head_end: HeadEnd,
     /// Bytes of the client that nobody has consumed.
     pub(super) prelude: Vec<u8>,
@@ -87,6 +91,8 @@ pub struct Session {
     client_done: bool,
     /// Since when the client is given time for what it has to send now.
     pub(super) waiting_since: Instant,
+    /// How long the client may say nothing between two requests.
+    pub(super) idle_until: Instant,
     /// The addresses of the name to be dialled, once it is resolved, without those that a rule denies.
     pub(super) resolved: Option<(Box<str>, Vec<IpAddr>)>,
     /// What the certificates of the addresses to be dialled are worth, where a rule asked.
@@ -106,6 +112,8 @@ impl Machine for Session {
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
     const INTERCEPTS: bool = cfg!(feature = "intercept");
+    const REVIEWS: bool = true;
+    const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
@@ -123,6 +131,7 @@ impl Machine for Session {
             facts: facts_of(client),
             identity: None,
             identifier: Identifier::new(plan.parsers),
+            datagrams: None,
             head_end: HeadEnd::new(),
             prelude: Vec::new(),
             charge: None,
@@ -130,6 +139,7 @@ impl Machine for Session {
             shortfall: TOO_LATE,
             client_done: false,
             waiting_since: now,
+            idle_until: now,
             resolved: None,
             certificates: Certificates::default(),
             verdict: None,
@@ -173,7 +183,7 @@ impl Machine for Session {
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
             Mode::Transparent => self.wants(wish, env),
-            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::BadProxyHeader),
+            Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
             Mode::Http => self.read(State::RequestHead, env.now),
             Mode::Socks5 => self.read(State::SocksGreeting, env.now),
@@ -218,6 +228,9 @@ impl Machine for Session {
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
         if self.is_idle() {
+            if http1::without_leading_lines(bytes).is_empty() {
+                return Step::Read { until: self.idle_until };
+            }
             self.begin_request(env);
         }
         self.prelude.extend_from_slice(bytes);
@@ -227,6 +240,22 @@ impl Machine for Session {
             Step::Read { .. } => self.close(CloseReason::OutOfResources),
             step => step,
         }
+    }
+
+    fn over_datagrams(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
+        Session::new_over_datagrams(plan, listener, client, now)
+    }
+
+    fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
+        self.look_at_datagram(datagram, env)
+    }
+
+    fn watch(&mut self, env: &Env<'_>) -> Watch {
+        self.watch_flow(env)
+    }
+
+    fn refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.flow_refusal(datagram)
     }
 
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
@@ -300,7 +329,16 @@ impl Machine for Session {
         self.close(error.into())
     }
 
-    fn next_request(&mut self, leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+    fn is_reviewed(&self) -> bool {
+        self.hangs_on_time()
+    }
+
+    fn review(&mut self, env: &mut Env<'_>) -> Option<CloseReason> {
+        self.has_outlived_its_window(env).then_some(CloseReason::WindowClosed)
+    }
+
+    fn next_request(&mut self, mut leftover: Vec<u8>, env: &mut Env<'_>) -> Step {
+        leftover.drain(..leftover.len() - http1::without_leading_lines(&leftover).len());
         self.owed = Owed::Nothing;
         self.head_end = HeadEnd::new();
         self.charge = None;
@@ -309,7 +347,8 @@ impl Machine for Session {
             // Until the next one's first byte, what is known stays that of the last one.
             self.adopt(env.plan);
             self.prelude = Vec::new();
-            return Step::Read { until: env.now + self.timeouts().idle };
+            self.idle_until = env.now + self.timeouts().idle;
+            return Step::Read { until: self.idle_until };
         }
         self.prelude = leftover;
         self.begin_request(env);
@@ -453,11 +492,13 @@ impl Session {
     }
 
     fn has_begun(&mut self) -> bool {
-        !self.prelude.is_empty()
-            && matches!(
-                self.identifier.look(&self.prelude),
-                Outcome::NeedMore { begun: true } | Outcome::TooLarge
-            )
+        // Of datagrams only QUIC is not known by the first one.
+        self.is_over_datagrams()
+            || !self.prelude.is_empty()
+                && matches!(
+                    self.identifier.look(&self.prelude),
+                    Outcome::NeedMore { begun: true } | Outcome::TooLarge
+                )
     }
 
     /// Waits for bytes in `state`, from now on.
@@ -471,7 +512,7 @@ impl Session {
         self.waiting_since + self.timeouts().process
     }
 
-    fn whole_by(&self) -> Instant {
+    pub(super) fn whole_by(&self) -> Instant {
         self.waiting_since + self.timeouts().process * 2
     }
 

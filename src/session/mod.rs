@@ -15,11 +15,14 @@
 mod authentication;
 pub mod budget;
 mod contract;
+mod datagram;
 mod decision;
+pub mod flow;
 #[cfg_attr(not(feature = "intercept"), path = "no_interception.rs")]
 mod interception;
 mod last_words;
 mod machine;
+mod memory;
 mod probing;
 pub mod reason;
 pub mod record;
@@ -28,6 +31,7 @@ mod request;
 mod secure;
 mod socks;
 mod state;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +48,9 @@ use crate::wire::http1::Framing;
 pub use budget::Budget;
 pub use contract::{Machine, Record};
 pub use machine::Session;
+pub use memory::Memory;
 pub use reason::CloseReason;
+pub use surroundings::{Device, Nowhere, Surroundings};
 
 /// What a session needs of the world at each call.
 pub struct Env<'a, M: Machine = Session> {
@@ -56,6 +62,10 @@ pub struct Env<'a, M: Machine = Session> {
     pub locals: &'a Locals,
     /// What large preludes take of the memory, of all sessions together.
     pub preludes: &'a Arc<Budget>,
+    /// What is looked up where a rule asks for it.
+    pub surroundings: &'a dyn Surroundings,
+    /// What was seen of clients.
+    pub memory: &'a Memory,
     /// Who hears of verdicts.
     pub report: &'a mut dyn Report<M>,
 }

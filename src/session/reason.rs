@@ -40,8 +40,10 @@ pub enum CloseReason {
     BadCertificate,
     /// The server's TLS handshake failed for another reason.
     ServerTlsFailed,
-    /// A PROXY header was missing, malformed or from a sender that is not trusted.
+    /// A PROXY header was missing or malformed.
     BadProxyHeader,
+    /// Somebody who is not in `trusted` came to a listener for PROXY headers.
+    UntrustedSender,
     /// A PROXY header that speaks for nobody: a health check.
     HealthCheck,
     /// There is no address to dial: the original destination was lost and no name is known.
@@ -66,11 +68,13 @@ pub enum CloseReason {
     OutOfResources,
     /// The daemon stopped and `timeout.drain` passed.
     Shutdown,
+    /// A window of the rules closed or opened, and with `endAtClose` that ends what it had let in.
+    WindowClosed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 30] = [
+    pub const ALL: [CloseReason; 32] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -89,6 +93,7 @@ impl CloseReason {
         CloseReason::BadCertificate,
         CloseReason::ServerTlsFailed,
         CloseReason::BadProxyHeader,
+        CloseReason::UntrustedSender,
         CloseReason::HealthCheck,
         CloseReason::NoDestination,
         CloseReason::NameNotFound,
@@ -101,6 +106,7 @@ impl CloseReason {
         CloseReason::Limit,
         CloseReason::OutOfResources,
         CloseReason::Shutdown,
+        CloseReason::WindowClosed,
     ];
 
     /// Whether the name or the server could not be reached, whatever the rules say.
@@ -114,6 +120,14 @@ impl CloseReason {
                 | CloseReason::ConnectNetworkUnreachable
                 | CloseReason::ConnectTimeout
                 | CloseReason::ConnectFailed
+        )
+    }
+
+    /// Whether somebody, here or there, has to change a setting.
+    pub fn is_misconfiguration(self) -> bool {
+        matches!(
+            self,
+            CloseReason::WrongProtocol | CloseReason::BadProxyHeader | CloseReason::UntrustedSender
         )
     }
 
@@ -138,6 +152,7 @@ impl CloseReason {
             CloseReason::BadCertificate => "bad_certificate",
             CloseReason::ServerTlsFailed => "server_tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
+            CloseReason::UntrustedSender => "untrusted_sender",
             CloseReason::HealthCheck => "health_check",
             CloseReason::NoDestination => "no_destination",
             CloseReason::NameNotFound => "name_not_found",
@@ -150,6 +165,7 @@ impl CloseReason {
             CloseReason::Limit => "limit",
             CloseReason::OutOfResources => "out_of_resources",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::WindowClosed => "window_closed",
         }
     }
 }

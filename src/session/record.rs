@@ -159,13 +159,17 @@ impl Record<Session> for Kept {
 
     fn glimpse(&mut self, parsers: Parsers, bytes: &[u8], metrics: &Metrics) -> bool {
         if let Outcome::Identified(identity) = Identifier::new(parsers).look(bytes) {
-            count_identity(&identity, metrics);
-            self.protocol = Some(identity.as_str());
-            if let Some(sni) = identity.hello().and_then(|hello| hello.sni.clone()) {
-                self.name = Some(sni);
-            }
+            self.saw(&identity, metrics);
         }
         self.protocol.is_some()
+    }
+
+    fn saw(&mut self, identity: &Identity, metrics: &Metrics) {
+        count_identity(identity, metrics);
+        self.protocol = Some(identity.as_str());
+        if let Some(sni) = identity.hello().and_then(|hello| hello.sni.clone()) {
+            self.name = Some(sni);
+        }
     }
 
     fn destination(&self) -> Option<SocketAddr> {

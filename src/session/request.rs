@@ -3,6 +3,7 @@
 use super::machine::{Owed, Session, facts_of};
 use super::probing::Certificates;
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
 use crate::decide::facts::{Known, L5, L7};
@@ -28,6 +29,9 @@ impl Session {
     }
 
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
+        if self.prelude.first().copied().is_some_and(accept::http::is_no_text) {
+            return self.say(http1::reply(400, SPEAKS_HTTP, true), CloseReason::WrongProtocol);
+        }
         let Some(end) = self.head_end.find(&self.prelude) else {
             if self.prelude.len() > http1::MAX_HEAD {
                 return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
@@ -81,7 +85,7 @@ impl Session {
     /// without knowing more, that is a refusal of theirs.
     fn reject_host(&mut self, reject: Reject, wish: Wish, env: &mut Env<'_>) -> Step {
         self.note_wish(wish);
-        match self.plan.rules.decide(&self.facts, env.locals) {
+        match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) if verdict.action == Action::Redirect => {
                 self.announce(Verdict { action: Action::Deny, ..verdict }, env);
                 self.close(CloseReason::Denied)
@@ -163,6 +167,10 @@ impl Session {
     }
 }
 
+/// What a client is told that begins with a byte of no request: with TLS, or with SOCKS. Nothing that it could still send
+/// makes a request of it.
+const SPEAKS_HTTP: &str = "this port is an HTTP proxy, and that is no request";
+
 /// What a denied HTTP client is told.
 pub(super) const DENIED: &str = "denied by the proxy's rules";
 
@@ -195,8 +203,10 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::BadCertificate
         | CloseReason::ServerTlsFailed
         | CloseReason::BadProxyHeader
+        | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }
 

@@ -139,7 +139,9 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::BadCertificate
         | CloseReason::ServerTlsFailed
         | CloseReason::BadProxyHeader
+        | CloseReason::UntrustedSender
         | CloseReason::HealthCheck
-        | CloseReason::Shutdown => return None,
+        | CloseReason::Shutdown
+        | CloseReason::WindowClosed => return None,
     })
 }

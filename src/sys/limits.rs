@@ -1,6 +1,7 @@
 //! What the system lets this process use, and what it uses.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::socket::cvt;
@@ -79,9 +80,20 @@ pub fn open_descriptors() -> io::Result<u64> {
     Ok(entries("/proc/self/fd")?.saturating_sub(1))
 }
 
-/// Threads of this process.
+/// Threads of this process: the kernel counts their folders as links, as of every folder.
 pub fn threads() -> io::Result<u64> {
-    entries("/proc/self/task")
+    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+}
+
+/// CPUs that this thread may run on; 1 if that cannot be known.
+pub fn processors() -> usize {
+    // SAFETY: cpu_set_t is plain data for which all zeroes is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer and the size describe a local that outlives the call; 0 is the calling thread.
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: it reads the local that it is given.
+    let count = if result == -1 { 1 } else { unsafe { libc::CPU_COUNT(&set) } };
+    usize::try_from(count).map_or(1, |count| count.max(1))
 }
 
 fn entries(dir: &str) -> io::Result<u64> {
@@ -134,7 +146,8 @@ mod tests {
     fn memory_and_threads_are_plausible() {
         let memory = resident_memory().unwrap();
         assert!((100_000..1 << 40).contains(&memory), "{memory}");
-        assert!(threads().unwrap() >= 1);
+        assert!(std::thread::spawn(threads).join().unwrap().unwrap() >= 2);
+        assert!((1..=std::thread::available_parallelism().unwrap().get().max(1)).contains(&processors()));
     }
 
     #[test]

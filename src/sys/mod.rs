@@ -2,12 +2,17 @@
 #![allow(unsafe_code)]
 
 pub mod addresses;
+pub mod datagram;
+mod error;
+pub mod files;
 pub mod limits;
 pub mod memory;
+pub mod names;
 mod netlink;
 pub mod output;
 pub mod privileges;
 pub mod random;
+pub mod signals;
 pub mod socket;
 pub mod splice;
 pub mod terminal;

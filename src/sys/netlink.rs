@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use super::error::described;
 use super::socket::cvt;
 
 /// A socket of the routing family that gets the notices of these groups (RTMGRP_…), in the network namespace of the
@@ -140,7 +141,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of addresses is not one")
+    described(io::ErrorKind::InvalidData, "the kernel's list of addresses is not one".to_owned())
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 //! dumpable (`suid_dumpable` is 0), so other processes of that user can neither trace it nor read its memory. Nothing
 //! here turns that back on; [`forbid_dumps`] does the same for a process that changes no user.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::c_int;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::error::described;
+use super::files;
 use super::socket::cvt;
 
 /// Whom to become.
@@ -52,7 +54,7 @@ impl Identity {
     pub fn resolve(user: Option<&str>, group: Option<&str>) -> io::Result<Self> {
         // The keys of the configuration have the same names.
         let missing =
-            |what, name| io::Error::new(io::ErrorKind::NotFound, format!("{what}: no {what} named {name}"));
+            |what, name| described(io::ErrorKind::NotFound, format!("{what}: no {what} named {name}"));
         let mut identity = Identity::current();
         if let Some(name) = user {
             // A number need not belong to anybody; its group is then the same number.
@@ -78,67 +80,43 @@ fn number(text: &str) -> Option<u32> {
 
 /// The user's id and its own group's; `None` if there is no such user.
 pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
-    let Ok(name) = CString::new(name) else { return Ok(None) };
-    lookup(|buffer| {
-        // SAFETY: passwd is plain data for which all zeroes is a value.
-        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-        let mut found = std::ptr::null_mut();
-        // SAFETY: the name is terminated, the length is the buffer's, and all of them outlive the call.
-        let error = unsafe {
-            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
-            libc::getpwnam_r(name.as_ptr(), &raw mut entry, text, len, &raw mut found)
-        };
-        (error, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
-    })
+    Ok(find(&read("/etc/passwd")?, |[found, _, uid, gid]| {
+        Some((number(uid)?, number(gid)?)).filter(|_| found == name)
+    }))
 }
 
 /// The own group of the user with this id; `None` if there is no such user.
 fn group_of(uid: u32) -> io::Result<Option<u32>> {
-    lookup(|buffer| {
-        // SAFETY: passwd is plain data for which all zeroes is a value.
-        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-        let mut found = std::ptr::null_mut();
-        // SAFETY: the length is the buffer's, and all of them outlive the call.
-        let error = unsafe {
-            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
-            libc::getpwuid_r(uid, &raw mut entry, text, len, &raw mut found)
-        };
-        (error, (!found.is_null()).then_some(entry.pw_gid))
-    })
+    Ok(find(&read("/etc/passwd")?, |[_, _, found, gid]| number(gid).filter(|_| number(found) == Some(uid))))
 }
 
 /// The group's id; `None` if there is no such group.
 pub fn lookup_group(name: &str) -> io::Result<Option<u32>> {
-    let Ok(name) = CString::new(name) else { return Ok(None) };
-    lookup(|buffer| {
-        // SAFETY: group is plain data for which all zeroes is a value.
-        let mut entry: libc::group = unsafe { std::mem::zeroed() };
-        let mut found = std::ptr::null_mut();
-        // SAFETY: the name is terminated, the length is the buffer's, and all of them outlive the call.
-        let error = unsafe {
-            let (text, len) = (buffer.as_mut_ptr(), buffer.len());
-            libc::getgrnam_r(name.as_ptr(), &raw mut entry, text, len, &raw mut found)
-        };
-        (error, (!found.is_null()).then_some(entry.gr_gid))
+    Ok(find(&read("/etc/group")?, |[found, _, gid]| number(gid).filter(|_| found == name)))
+}
+
+/// What is read of a file of users or groups.
+const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// A file of users or groups, nothing if there is none. It is read here and not by libc: musl knows these files only, too, in
+/// 8 KB of a MIPS binary, and where users come from elsewhere, a number says what a name would.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    files::read(Path::new(path), MAX_FILE_BYTES).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(Vec::new()),
+        _ => Err(error),
     })
 }
 
-/// A line of /etc/passwd or /etc/group longer than this is an error: a group may have many members.
-const MAX_ENTRY: usize = 1 << 20;
-
-/// Calls `ask` with a larger buffer until the entry fits.
-fn lookup<T>(mut ask: impl FnMut(&mut [c_char]) -> (c_int, Option<T>)) -> io::Result<Option<T>> {
-    let mut size = 1024;
-    loop {
-        match ask(&mut vec![0; size]) {
-            (0, found) => return Ok(found),
-            (libc::ERANGE, _) if size < MAX_ENTRY => size *= 4,
-            (libc::EINTR, _) => {}
-            // What libcs answer for "no such entry" besides 0 (getpwnam(3)).
-            (libc::ENOENT | libc::ESRCH, _) => return Ok(None),
-            (error, _) => return Err(io::Error::from_raw_os_error(error)),
+/// What `wanted` finds in the first of the lines that have it: their first fields are `N` texts (passwd(5), group(5)).
+fn find<T, const N: usize>(lines: &[u8], wanted: impl Fn([&str; N]) -> Option<T>) -> Option<T> {
+    lines.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':').map_while(|field| std::str::from_utf8(field).ok());
+        let mut texts = [""; N];
+        for text in &mut texts {
+            *text = fields.next()?;
         }
-    }
+        wanted(texts)
+    })
 }
 
 /// Becomes `identity` for good, with those of `keep` that the process has now, and without a way to gain more by
@@ -151,7 +129,7 @@ fn lookup<T>(mut ask: impl FnMut(&mut [c_char]) -> (c_int, Option<T>)) -> io::Re
 pub fn drop_to(identity: Identity, keep: &[Capability]) -> io::Result<()> {
     let Identity { uid, gid } = identity;
     let step = |name: &'static str, result: io::Result<()>| {
-        result.map_err(|e| io::Error::new(e.kind(), format!("{name}: {e}")))
+        result.map_err(|e| described(e.kind(), format!("{name}: {e}")))
     };
     let kept = keep.iter().fold(0, |bits, capability| bits | capability.bit()) & permitted()?;
 
@@ -278,15 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_is_too_small_grows_within_its_bound() {
-        let mut sizes = Vec::new();
-        let found = lookup(|buffer| {
-            sizes.push(buffer.len());
-            if buffer.len() < 10_000 { (libc::ERANGE, None) } else { (0, Some(7)) }
-        });
-        assert_eq!((found.unwrap(), sizes), (Some(7), vec![1024, 4096, 16384]));
-        let error = lookup(|_| (libc::ERANGE, None::<u32>)).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ERANGE));
+    fn lines_that_are_no_entries_are_passed_over() {
+        let check = |lines: &[u8], want: Option<u32>| {
+            let found = find(lines, |[name, _, gid]| number(gid).filter(|_| name == "b"));
+            assert_eq!(found, want, "{}", String::from_utf8_lossy(lines));
+        };
+        check(b"a:x:1:\nb:x:2:m,n\nb:x:3:\n", Some(2));
+        check(b"b:x:2", Some(2));
+        check(
+            b"b:x\nb\n\n:::\n#b:x:1:\nb:x:-1:\nb:x::\nb:x:4294967295:\n b:x:5:\nb:\xff:6:\nb:x:7:",
+            Some(7),
+        );
+        check(b"bb:x:1:\nB:x:2:", None);
+        check(b"", None);
     }
 
     #[test]

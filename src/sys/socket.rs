@@ -20,13 +20,13 @@ pub(super) fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// A socket address as the kernel takes it.
-struct RawAddr {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
+pub(super) struct RawAddr {
+    pub(super) storage: libc::sockaddr_storage,
+    pub(super) len: libc::socklen_t,
 }
 
 impl RawAddr {
-    fn new(addr: SocketAddr) -> Self {
+    pub(super) fn new(addr: SocketAddr) -> Self {
         // SAFETY: sockaddr_storage is plain data for which all zeroes is a value.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let len = match addr {
@@ -63,7 +63,7 @@ impl RawAddr {
 }
 
 /// The address in `storage`, if it is one of IPv4 or IPv6.
-fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that the kernel wrote a sockaddr_in, and the storage is large and aligned enough.
@@ -79,7 +79,25 @@ fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-fn socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
+/// The address at `from`, if it is one of IPv4 or IPv6.
+///
+/// # Safety
+/// `from` is null or points to an address as large as its family's are.
+pub(super) unsafe fn decode_at(from: *const libc::sockaddr) -> Option<SocketAddr> {
+    // SAFETY: so says the caller.
+    let len = match i32::from(unsafe { from.as_ref() }?.sa_family) {
+        libc::AF_INET => size_of::<libc::sockaddr_in>(),
+        libc::AF_INET6 => size_of::<libc::sockaddr_in6>(),
+        _ => return None,
+    };
+    // SAFETY: sockaddr_storage is plain data for which all zeroes is a value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    // SAFETY: the caller says that there is so much, and the storage is larger.
+    unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), (&raw mut storage).cast(), len) };
+    decode(&storage)
+}
+
+pub(super) fn socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
     let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: no pointers; the result is checked.
     let fd = cvt(unsafe { libc::socket(domain, kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) })?;
@@ -87,7 +105,7 @@ fn socket(addr: SocketAddr, kind: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `value`, which outlives the call; the kernel only reads it.
     cvt(unsafe {
         libc::setsockopt(fd, level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
@@ -95,18 +113,26 @@ fn set<T>(fd: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::
     .map(drop)
 }
 
-fn set_flag(fd: &OwnedFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+pub(super) fn set_flag(fd: &OwnedFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     set::<libc::c_int>(fd.as_raw_fd(), level, option, &1)
 }
 
-fn bind(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+/// Lets a socket have addresses of others (IP_TRANSPARENT); needs CAP_NET_ADMIN or CAP_NET_RAW.
+pub(super) fn set_transparent(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    match addr {
+        SocketAddr::V4(_) => set_flag(fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        SocketAddr::V6(_) => set_flag(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+    }
+}
+
+pub(super) fn bind(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
     let raw = RawAddr::new(addr);
     // SAFETY: the pointer and the length describe `raw`, which outlives the call.
     cvt(unsafe { libc::bind(fd.as_raw_fd(), raw.ptr(), raw.len) }).map(drop)
 }
 
 /// Starts connecting; a connection under way is success.
-fn connect(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+pub(super) fn connect(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
     let raw = RawAddr::new(addr);
     // SAFETY: the pointer and the length describe `raw`, which outlives the call.
     match cvt(unsafe { libc::connect(fd.as_raw_fd(), raw.ptr(), raw.len) }) {
@@ -197,10 +223,7 @@ pub fn tcp_listeners(
             set_flag(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
         }
         if tproxy {
-            match addr {
-                SocketAddr::V4(_) => set_flag(&fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT)?,
-                SocketAddr::V6(_) => set_flag(&fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT)?,
-            }
+            set_transparent(&fd, addr)?;
         }
         // Accepted sockets inherit it: one system call less for each.
         set_flag(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;

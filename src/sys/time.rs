@@ -4,7 +4,7 @@
 //! on. musl itself has had the 64-bit calls since 1.2 under names of their own, which its C headers redirect to; they
 //! are declared here. Nothing here is for measuring durations: the wall clock of a router jumps when NTP answers.
 
-use std::ffi::{c_int, c_long};
+use std::ffi::{CString, c_int, c_long};
 use std::path::Path;
 
 /// A point in time: seconds and nanoseconds since 1970-01-01 00:00 UTC, leap seconds not counted.
@@ -107,6 +107,8 @@ fn offset(secs: c_long) -> i32 {
 
 /// Where OpenWrt keeps the zone, as a POSIX TZ string. Its own musl is patched to read it, a static binary's is not.
 const OPENWRT_ZONE: &str = "/etc/TZ";
+/// More of it is not looked at.
+const MAX_ZONE_BYTES: usize = 1024;
 
 /// Settles the time zone for the whole process: TZ, else the first line of /etc/TZ, else /etc/localtime.
 ///
@@ -117,18 +119,18 @@ pub fn init_time_zone() {
         && let Some(zone) = zone_file(Path::new(OPENWRT_ZONE))
         && super::limits::threads().is_ok_and(|count| count == 1)
     {
-        // SAFETY: this is the process's only thread, so nobody reads the environment meanwhile.
-        unsafe { std::env::set_var("TZ", zone) };
+        // SAFETY: this is the process's only thread, so nobody reads the environment meanwhile; both texts are terminated.
+        unsafe { libc::setenv(c"TZ".as_ptr(), zone.as_ptr(), 1) };
     }
     // SAFETY: no arguments; it reads the environment and the zone's file into libc's own locked state.
     unsafe { libc64::tzset() };
 }
 
 /// The first line of `path`, if it can be a TZ value.
-fn zone_file(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().next()?.trim();
-    (!line.is_empty() && !line.contains('\0')).then(|| line.to_owned())
+fn zone_file(path: &Path) -> Option<CString> {
+    let text = super::files::read(path, MAX_ZONE_BYTES).ok()?;
+    let line = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
+    CString::new(line).ok().filter(|line| !line.is_empty())
 }
 
 /// libc's calls with a `time_t` of 8 bytes.
@@ -245,7 +247,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("calamary-tz-{}", std::process::id()));
         let check = |text: &str, want: Option<&str>| {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(zone_file(&path).as_deref(), want, "{text:?}");
+            let found = zone_file(&path).map(|zone| zone.into_string().unwrap());
+            assert_eq!(found.as_deref(), want, "{text:?}");
         };
         check("CET-1CEST,M3.5.0,M10.5.0/3\n", Some("CET-1CEST,M3.5.0,M10.5.0/3"));
         check("UTC", Some("UTC"));

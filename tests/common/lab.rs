@@ -215,6 +215,16 @@ impl Lab {
 
     /// The same by TPROXY, with the routes that make the packets local.
     pub fn tproxy(&self, dports: &str, to: u16) {
+        self.tproxy_after("", "tcp", dports, to);
+    }
+
+    /// The same for what is sent to these ports as datagrams.
+    pub fn tproxy_udp(&self, dports: &str, to: u16) {
+        self.tproxy_after("", "udp", dports, to);
+    }
+
+    /// The same for a transport protocol, `tcp`, `udp` or a set of both; `first` is a rule before the others.
+    pub fn tproxy_after(&self, first: &str, transport: &str, dports: &str, to: u16) {
         for family in ["-4", "-6"] {
             self.router.ip(&[family, "rule", "add", "fwmark", "1", "lookup", "100"]);
         }
@@ -224,8 +234,9 @@ impl Lab {
             "table inet proxy {{
                 chain prerouting {{
                     type filter hook prerouting priority mangle;
-                    iifname lan tcp dport {{ {dports} }} meta nfproto ipv4 tproxy ip to 127.0.0.1:{to} meta mark set 1 accept
-                    iifname lan tcp dport {{ {dports} }} meta nfproto ipv6 tproxy ip6 to [::1]:{to} meta mark set 1 accept
+                    {first}
+                    iifname lan meta l4proto {transport} th dport {{ {dports} }} meta nfproto ipv4 tproxy ip to 127.0.0.1:{to} meta mark set 1 accept
+                    iifname lan meta l4proto {transport} th dport {{ {dports} }} meta nfproto ipv6 tproxy ip6 to [::1]:{to} meta mark set 1 accept
                 }}
             }}"
         ));

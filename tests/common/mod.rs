@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod authority;
 pub mod client;
 pub mod daemon;
 pub mod dns;
@@ -13,6 +14,7 @@ pub mod origin;
 pub mod process;
 pub mod socks;
 pub mod tls;
+pub mod udp;
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;

@@ -45,12 +45,13 @@ impl Target {
     /// As a client with this hello would ask.
     pub fn new(name: &str, addr: SocketAddr, alpn: &[Box<[u8]>]) -> Self {
         let mut left = MAX_ALPN_BYTES;
-        let fits = |protocol: &&Box<[u8]>| {
-            let rest = left.checked_sub(protocol.len().saturating_add(1));
+        let mut fits = |bytes: usize| {
+            let rest = left.checked_sub(bytes.saturating_add(1));
             left = rest.unwrap_or_default();
             rest.is_some()
         };
-        Target { name: name.into(), addr, alpn: alpn.iter().take_while(fits).cloned().collect() }
+        let alpn = alpn.iter().take_while(|protocol| fits(protocol.len())).cloned().collect();
+        Target { name: name.into(), addr, alpn }
     }
 }
 

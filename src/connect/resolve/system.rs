@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{MAX_LOOKUPS, ResolveError};
+use crate::sys::names;
 
 /// Calls at once.
 pub const MAX_THREADS: usize = 32;
@@ -189,14 +190,10 @@ impl Shared {
 }
 
 fn getaddrinfo(name: &str) -> Found {
-    use dns_lookup::LookupErrorKind;
-    match dns_lookup::lookup_host(name) {
-        Ok(addrs) => Ok(addrs.collect()),
-        Err(error) => match error.kind() {
-            LookupErrorKind::NoName | LookupErrorKind::NoData => Err(ResolveError::NotFound),
-            _ => Err(ResolveError::Failed),
-        },
-    }
+    names::addresses(name).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ResolveError::NotFound,
+        _ => ResolveError::Failed,
+    })
 }
 
 #[cfg(test)]

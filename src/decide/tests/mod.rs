@@ -88,6 +88,9 @@ pub(super) fn field(text: &str) -> FieldSpec {
             "none" => UserValue::None,
             name => UserValue::name(name),
         })),
+        "time" => FieldSpec::Time(terms(values, |v| v.parse().unwrap())),
+        "mac" => FieldSpec::Mac(terms(values, |v| v.parse().unwrap())),
+        "device" => FieldSpec::Device(terms(values, |v| v.into())),
         _ => panic!("{key}"),
     }
 }

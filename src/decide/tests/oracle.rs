@@ -81,6 +81,9 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
             UserValue::None => false,
             UserValue::Name(name) => name.to_lowercase() == user.to_lowercase(),
         }),
+        FieldSpec::Time(terms) => list(terms, facts.time.is(), |window, time| window.contains(*time)),
+        FieldSpec::Mac(terms) => list(terms, facts.mac.is(), |a, b| a == b),
+        FieldSpec::Device(terms) => list(terms, facts.device.is(), |a, b| a == b),
     }
 }
 

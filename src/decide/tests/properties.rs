@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict, field, oracle};
+use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
+use crate::decide::week::WeekTime;
 use crate::decide::why::{Outcome, explain};
 
 /// SplitMix64: small, and the same cases every time.
@@ -38,6 +40,9 @@ const INDEPENDENT: &[&[&str]] = &[
     &["src=10.9.0.1"],
     &["sport=5001"],
     &["user=alice"],
+    &["time=sat-sun"],
+    &["mac=02:00:00:00:00:01"],
+    &["device=tv"],
     &["port=1001 1003"],
     &["dest=10.0.0.1 10.0.0.3 10.0.0.5 10.0.0.7", "dest=10.0.0.2 10.0.0.3 10.0.0.6 10.0.0.7"],
     &["dns=n1.test n3.test", "dns=n2.test n3.test"],
@@ -81,6 +86,9 @@ const CORRELATED: &[&[&str]] = &[
         "user=alice !bob",
         "user=bob none !none",
     ],
+    &["time=sat-sun", "time=!sat-sun", "time=22:00-06:00", "time=mon-fri !08:00-18:00"],
+    &["mac=02:00:00:00:00:01", "mac=!02:00:00:00:00:01"],
+    &["device=tv", "device=!tv", "device=unknown", "device=tv unknown"],
     &["port=1001 1003", "port=!1001", "port=1000-1002 !1001", "port=1-999"],
     &[
         "dest=10.0.0.0/30",
@@ -114,6 +122,9 @@ struct Universe {
     src: Values<IpAddr>,
     sport: Values<u16>,
     user: Values<Box<str>>,
+    time: Values<WeekTime>,
+    mac: Values<Mac>,
+    device: Values<Box<str>>,
     port: Values<u16>,
     dest: Values<IpAddr>,
     name: Values<Box<str>>,
@@ -157,6 +168,9 @@ impl Universe {
             } else {
                 vec![Known::Is("Alice".into()), Known::Is("bob".into()), Known::Absent]
             },
+            time: ["mon-12:00", "sat-12:00", "sat-23:00"].map(|time| Known::Is(time.parse().unwrap())).into(),
+            mac: vec![Known::Is(Mac([2, 0, 0, 0, 0, 1])), Known::Absent],
+            device: vec![Known::Is("tv".into()), Known::Is(UNKNOWN.into())],
             port: (1000..1004).map(Known::Is).chain([Known::Absent]).collect(),
             dest,
             cert: [Cert::Valid, Cert::Invalid, Cert::Unknown].map(Known::Is).into(),
@@ -186,6 +200,9 @@ impl Universe {
             src: *random.pick(&self.src),
             sport: *random.pick(&self.sport),
             user: random.pick(&self.user).clone(),
+            time: *random.pick(&self.time),
+            mac: *random.pick(&self.mac),
+            device: random.pick(&self.device).clone(),
             dest: *random.pick(&self.dest),
             port: *random.pick(&self.port),
             name: random.pick(&self.name).clone(),
@@ -242,6 +259,9 @@ impl Universe {
         out = step(out, &self.src, |f| &mut f.src);
         out = step(out, &self.sport, |f| &mut f.sport);
         out = step(out, &self.user, |f| &mut f.user);
+        out = step(out, &self.time, |f| &mut f.time);
+        out = step(out, &self.mac, |f| &mut f.mac);
+        out = step(out, &self.device, |f| &mut f.device);
         out = step(out, &self.port, |f| &mut f.port);
         out = step(out, &self.dest, |f| &mut f.dest);
         out = step(out, &self.l7, |f| &mut f.l7);
@@ -264,6 +284,15 @@ impl Universe {
         }
         if !asked(|f| matches!(f, FieldSpec::User(_))) {
             out.user.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Time(_))) {
+            out.time.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Mac(_))) {
+            out.mac.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Device(_))) {
+            out.device.truncate(1);
         }
         if !asked(|f| matches!(f, FieldSpec::Dns(_))) {
             out.name.truncate(1);
@@ -308,6 +337,10 @@ fn obtain(facts: &mut Facts, truth: &Facts, need: Need) {
             (facts.src, facts.sport, facts.l4) = (truth.src, truth.sport, truth.l4);
             facts.user = truth.user.clone();
         }
+        Need::Time => facts.time = truth.time,
+        Need::Device => {
+            (facts.mac, facts.device) = (truth.mac, truth.device.clone());
+        }
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
@@ -328,6 +361,9 @@ fn some_known(random: &mut Random, truth: &Facts) -> Facts {
     let mut facts = Facts::default();
     if !random.one_in(6) {
         obtain(&mut facts, truth, Need::Given);
+    }
+    if random.one_in(3) {
+        facts.time = truth.time;
     }
     if random.one_in(2) {
         facts.dest = truth.dest;

@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::decide::device::Mac;
 use crate::decide::list::{List, Source};
 use crate::decide::predicate::list_matches;
 use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, NameValue, PortRange, Term, UserValue, fold_user,
 };
+use crate::decide::week::{WeekTime, Window};
 use crate::decide::why::{FindLine, Wanted};
 use crate::decide::worlds::Worlds;
 use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7, Need};
@@ -102,6 +104,17 @@ impl Finding {
                 judge("user", "user", Need::Given, terms, user, |value, user| {
                     value.is(&fold_user(user)).then(|| value.show())
                 })
+            }
+            FieldSpec::Time(terms) => {
+                let find = |window: &Window, time: &WeekTime| {
+                    window.contains(*time).then(|| format!("in {}", window.show()))
+                };
+                judge("time", "time", Need::Time, terms, facts.time, find)
+            }
+            FieldSpec::Mac(terms) => judge("mac", "mac", Need::Device, terms, facts.mac, find_equal),
+            FieldSpec::Device(terms) => {
+                let device = facts.device.clone();
+                judge("device", "device", Need::Device, terms, device, find_equal)
             }
         }
     }
@@ -296,6 +309,10 @@ macro_rules! show {
 
 show! {
     IpAddr: |addr| shown(addr);
+    WeekTime: |time| shown(time);
+    Window: |window| shown(window);
+    Mac: |mac| shown(mac);
+    Box<str>: |name| &**name;
     u16: |port| shown(port);
     &str: |name| *name;
     L4: |l4| l4.as_str();

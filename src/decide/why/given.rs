@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::decide::device::{Mac, fold_device};
 use crate::decide::name::normalise;
 use crate::decide::request::normalise_path;
+use crate::decide::week::WeekTime;
 use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7};
 
 /// The keys, as the fields of a rule.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 19] = [
     "src",
     "dest",
     "port",
@@ -25,6 +27,9 @@ const KEYS: [&str; 16] = [
     "protoL7",
     "host",
     "path",
+    "time",
+    "mac",
+    "device",
 ];
 const ALIASES: [(&str, &str); 3] =
     [("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -55,7 +60,9 @@ const BOOL_WORDS: &[(&str, bool)] = &[
 
 /// Parses facts: `key=value`, separated by blanks, each key once. What is not given stays unknown, except what follows:
 /// `protoL4` from `protoL5`, and no ECH or ESNI where there is no ClientHello. `dns=none` is traffic without a trusted
-/// name, `protoL7`, `host` and `path` tell of a request in clear or inside of an intercepted connection, `user=none` a client that was not asked who it is. `protoL3` and `encrypted` may be given beside `dest` and `protoL5`, from which they follow.
+/// name, `user=none` a client that was not asked who it is, `mac=none` one that is no neighbour; `protoL7`, `host` and `path`
+/// tell of a request in clear or inside of an intercepted connection. `protoL3` and `encrypted` may be given beside `dest` and
+/// `protoL5`, from which they follow.
 ///
 /// # Errors
 /// What is wrong, with what is accepted: for people.
@@ -87,6 +94,10 @@ pub fn parse_facts(text: &str) -> Result<Facts, String> {
             "ech" => facts.ech = Known::Is(one_of(key, value, ECH_WORDS)?),
             "user" if value.eq_ignore_ascii_case("none") => facts.user = Known::Absent,
             "user" => facts.user = Known::Is(value.into()),
+            "time" => facts.time = Known::Is(time(value)?),
+            "mac" if value.eq_ignore_ascii_case("none") => facts.mac = Known::Absent,
+            "mac" => facts.mac = Known::Is(mac(value)?),
+            "device" => facts.device = Known::Is(fold_device(value)),
             "cert" => facts.cert = Known::Is(one_of(key, value, CERT_WORDS)?),
             "esni" => facts.esni = Known::Is(one_of(key, value, BOOL_WORDS)?),
             "protoL7" => facts.l7 = Known::Is(one_of(key, value, L7_WORDS)?),
@@ -196,6 +207,16 @@ fn port(key: &str, value: &str) -> Result<u16, String> {
     value.parse().map_err(|_| format!("{key}={value}: a number from 0 to 65535 is needed"))
 }
 
+fn time(value: &str) -> Result<WeekTime, String> {
+    value.parse().map_err(|()| format!("time={value}: a day and a time are needed, as in mon-22:30"))
+}
+
+fn mac(value: &str) -> Result<Mac, String> {
+    value
+        .parse()
+        .map_err(|()| format!("mac={value}: a hardware address is needed, as in aa:bb:cc:dd:ee:ff, or none"))
+}
+
 fn name(key: &str, value: &str) -> Result<Known<Box<str>>, String> {
     if value.eq_ignore_ascii_case("none") {
         return Ok(Known::Absent);
@@ -292,6 +313,8 @@ mod tests {
         check("src=router", "an address is needed");
         check("dns=1.2.3.4", "a domain name is needed");
         check("protoL5=tsl", "did you mean tls?");
+        check("time=22:30", "as in mon-22:30");
+        check("mac=tv", "as in aa:bb:cc:dd:ee:ff");
         check("ech=any", "Accepted are none, grease, real");
         check("protoL5=tls protoL4=udp", "protoL4=udp contradicts protoL5=tls");
         check("protoL5=http encrypted=yes", "contradicts protoL5=http");

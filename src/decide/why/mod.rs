@@ -67,6 +67,16 @@ impl Outcome {
 }
 
 impl Explanation {
+    /// The verdict and the line that decides it, as the end of a sentence.
+    pub fn in_short(&self) -> String {
+        let Decision::Verdict(verdict) = self.decision else {
+            return format!("hangs on {}, which the flow does not say", self.hangs_on.join(", "));
+        };
+        let line = self.lines.iter().find(|line| line.rule == verdict.rule);
+        let found = line.map_or(String::new(), |line| format!(" ({})", line.findings.join("; ")));
+        format!("is {} by {}{}{found}", verdict.action.as_str(), label(verdict.rule), self.remark)
+    }
+
     /// The exit status of `--why`: 0 accept or intercept, 3 deny or redirect, 4 if the verdict hangs on an unknown fact.
     pub fn exit_code(&self) -> u8 {
         match self.decision {
@@ -185,6 +195,9 @@ fn hangs_on(decision: Decision, asked: Vec<&'static str>, always: Always) -> Vec
         Decision::Need(need) if always == Always::Hangs(need) => vec!["port"],
         Decision::Need(Need::FirstBytes) => vec!["protoL5"],
         Decision::Need(Need::Given) => vec!["protoL4"],
+        // Only rules ask for these.
+        Decision::Need(Need::Time) => vec!["time"],
+        Decision::Need(Need::Device) => vec!["device"],
     }
 }
 
@@ -204,16 +217,8 @@ fn remark(decision: Decision, lines: &[Line]) -> &'static str {
     }
 }
 
-fn action_str(action: Action) -> &'static str {
-    match action {
-        Action::Accept => "accept",
-        Action::Deny => "deny",
-        Action::Redirect => "redirect",
-        Action::Intercept => "intercept",
-    }
-}
-
-fn label(rule: RuleId) -> String {
+/// A rule as the explanation calls it.
+pub fn label(rule: RuleId) -> String {
     match rule {
         RuleId::Index(index) => format!("rule {index}"),
         rule => rule.to_string(),
@@ -222,7 +227,7 @@ fn label(rule: RuleId) -> String {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let action = |line: &Line| line.action.map_or("", action_str);
+        let action = |line: &Line| line.action.map_or("", Action::as_str);
         let labels = self.lines.iter().map(|line| label(line.rule).len()).max().unwrap_or(0);
         let actions = self.lines.iter().map(|line| action(line).len()).max().unwrap_or(0);
         for line in &self.lines {
@@ -236,13 +241,7 @@ impl fmt::Display for Explanation {
         }
         match self.decision {
             Decision::Verdict(verdict) => {
-                writeln!(
-                    f,
-                    "verdict: {} by {}{}",
-                    action_str(verdict.action),
-                    label(verdict.rule),
-                    self.remark
-                )
+                writeln!(f, "verdict: {} by {}{}", verdict.action.as_str(), label(verdict.rule), self.remark)
             }
             Decision::Need(_) => {
                 writeln!(f, "verdict: hangs on {}, which is not known", self.hangs_on.join(", "))

@@ -98,7 +98,7 @@ impl Dialling {
                 // Its round is over.
                 Dial::Abandon { attempt } => {
                     if let Some(at) = self.attempts.iter().position(|a| a.number == attempt) {
-                        session.unreached(self.attempts.swap_remove(at).addr, DialError::TimedOut);
+                        session.unreached(self.attempts.swap_remove(at).addr, DialError::TimedOut, tools.now);
                     }
                 }
                 Dial::Wait { until } => return Standing::Until(until),
@@ -128,7 +128,7 @@ impl Dialling {
                 self.dialer.failed(number, &io::ErrorKind::PermissionDenied.into(), tools.now);
             }
             Err(error) => {
-                session.unreached(addr, DialError::from(&error));
+                session.unreached(addr, DialError::from(&error), tools.now);
                 self.dialer.failed(number, &error, tools.now);
             }
         }
@@ -150,7 +150,7 @@ impl Dialling {
                 Ok(Some(error)) | Err(error) => error,
                 Ok(None) => io::Error::from(io::ErrorKind::ConnectionReset),
             };
-            session.unreached(addr, DialError::from(&error));
+            session.unreached(addr, DialError::from(&error), now);
             self.dialer.failed(attempt, &error, now);
             return None;
         }
@@ -185,7 +185,7 @@ fn start<M: Machine>(
 
 /// Whether a socket with the address `local` leads to this machine itself, where it must not. The kernel knows more of its
 /// own addresses than the interfaces have, such as those of a local route, and then chooses the same for both ends.
-fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
+pub(in crate::engine) fn is_own(local: SocketAddr, remote: SocketAddr, locals: &Locals) -> bool {
     let same = local.ip().to_canonical() == remote.ip().to_canonical();
     same && (!locals.allow_local || locals.tcp_ports.contains(&remote.port()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::securing;
+use super::{reviewing, securing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
@@ -17,6 +17,8 @@ pub(super) struct Exchanging<M> {
     idle: Duration,
     /// When it has been silent for too long.
     due: Option<Instant>,
+    /// When to look at the session again, if at all.
+    review_at: Option<Instant>,
 }
 
 /// How a turn ended.
@@ -51,15 +53,35 @@ impl<M: Machine> Exchanging<M> {
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
                 let idle = session.service().timeouts.idle;
-                Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle) })
+                let review_at = reviewing::first(&*session, tools);
+                Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle), review_at })
             }
             Err(_) => Err(session),
         }
     }
 
-    /// When the exchange must end.
+    /// When to look at it.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        [self.due, self.review_at].into_iter().flatten().min()
+    }
+
+    /// Whether it has been silent for too long.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| now >= due)
+    }
+
+    /// Why the session must end, if it is time to look at it and it must.
+    pub fn review(&mut self, tools: &Tools<'_, M>) -> Option<CloseReason> {
+        if self.review_at.is_none_or(|at| tools.now < at) {
+            return None;
+        }
+        match reviewing::look(&mut *self.session, tools) {
+            Ok(next) => {
+                self.review_at = next;
+                None
+            }
+            Err(reason) => Some(reason),
+        }
     }
 
     /// Moves what can be moved, both ways.

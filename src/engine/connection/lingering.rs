@@ -21,7 +21,7 @@ impl<M: Machine> Connection<M> {
     pub(super) fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_, M>) -> Fate {
         self.stage.close(tools.loan);
         self.server = None;
-        self.life.close(reason, tools.now);
+        self.life.close(reason, &tools.shared.admission.headers, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);
         match in_view_of(reason, wire) {
             Wire::Say(words) => {

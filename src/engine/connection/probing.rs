@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Connection;
 use super::stage::{Fate, Stage};
-use crate::connect::probe::{Answer, Asker, Doubt, Finding, Target};
+use crate::connect::probe::{Asker, Doubt, Finding, Target};
 use crate::engine::tools::Tools;
 use crate::session::Machine;
 
@@ -37,7 +37,8 @@ impl<M: Machine> Connection<M> {
     }
 
     /// The prober answered, perhaps somebody who had this place before: what it says of the target is then as good.
-    pub fn probed(&mut self, answer: &Answer, tools: &mut Tools<'_, M>) -> Fate {
+    #[cfg(feature = "tls")]
+    pub fn probed(&mut self, answer: &crate::connect::probe::Answer, tools: &mut Tools<'_, M>) -> Fate {
         let Stage::Probing(Probing { questions, .. }) = &mut self.stage else { return Fate::Stays };
         for (_, finding) in questions.iter_mut().filter(|(target, _)| *target == answer.target) {
             finding.get_or_insert(answer.finding);

@@ -15,7 +15,7 @@ pub(super) struct Resolving<M> {
 }
 
 /// How a lookup begins.
-pub(super) enum Begun {
+pub(in crate::engine) enum Begun {
     /// It is answered already.
     Answered(Result<Vec<IpAddr>, ResolveError>),
     /// The resolver will answer before this time.
@@ -23,7 +23,7 @@ pub(super) enum Begun {
 }
 
 /// Looks `name` up.
-pub(super) fn begin<M: Machine>(name: &str, session: &M, tools: &mut Tools<'_, M>) -> Begun {
+pub(in crate::engine) fn begin<M: Machine>(name: &str, session: &M, tools: &mut Tools<'_, M>) -> Begun {
     tools.shared.metrics.dns_lookup();
     if let Some(entry) = tools.answers.get(name, tools.now) {
         return Begun::Answered(entry.result.map(|addrs| addrs.to_vec()));

@@ -41,7 +41,7 @@ pub(super) enum Stage<M> {
     /// The session waits for a connection to the server.
     Dialling(Box<M>, Box<Dialling>),
     /// The session is over, its bytes go both ways.
-    Tunnelling(Tunnelling),
+    Tunnelling(Tunnelling<M>),
     /// The session waits for the end of one HTTP request.
     Exchanging(Box<Exchanging<M>>),
     /// The client has been told; its own bytes no longer matter.

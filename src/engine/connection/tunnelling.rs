@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::securing;
+use super::{reviewing, securing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::identify::Parsers;
@@ -21,8 +21,10 @@ const KEEPALIVE_INTERVAL_SECS: u16 = 30;
 
 /// A tunnel and its times.
 #[derive(Debug)]
-pub(super) struct Tunnelling {
+pub(super) struct Tunnelling<M> {
     tunnel: Tunnel,
+    /// The session, where it is looked at again, and when.
+    reviewed: Option<Box<(Box<M>, Option<Instant>)>>,
     /// When something was moved last.
     last: Instant,
     /// When to look whether it has been silent for too long.
@@ -46,21 +48,23 @@ pub(super) enum Turn {
     Broken(CloseReason),
 }
 
-impl Tunnelling {
+impl<M: Machine> Tunnelling<M> {
     /// A tunnel that first sends both sides what was read for them already.
-    pub fn new<M: Machine>(
-        session: &M,
+    pub fn new(
+        session: Box<M>,
         to_server: Vec<u8>,
         to_client: Vec<u8>,
         life: &mut Life<M>,
         tools: &Tools<'_, M>,
     ) -> Self {
-        let timeouts = &session.service().timeouts;
+        let timeouts = session.service().timeouts;
         let unseen = session.unseen().filter(|&parsers| {
             to_server.is_empty() || !life.record.glimpse(parsers, &to_server, &tools.shared.metrics)
         });
+        let review = reviewing::first(&*session, tools);
         Tunnelling {
             tunnel: Tunnel::going_on(to_server, to_client),
+            reviewed: review.map(|at| Box::new((session, Some(at)))),
             last: tools.now,
             due: tools.now.checked_add(timeouts.idle.min(KEEPALIVE_AFTER)),
             idle: timeouts.idle,
@@ -72,11 +76,27 @@ impl Tunnelling {
 
     /// When [`expired`](Self::expired) wants to be called.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        let review = self.reviewed.as_ref().and_then(|reviewed| reviewed.1);
+        [self.due, review].into_iter().flatten().min()
+    }
+
+    /// Why the session must end, if it is time to look at it and it must.
+    pub fn review(&mut self, tools: &Tools<'_, M>) -> Option<CloseReason> {
+        let (session, at) = &mut **self.reviewed.as_mut()?;
+        if at.is_some_and(|at| tools.now < at) {
+            return None;
+        }
+        match reviewing::look(&mut **session, tools) {
+            Ok(next) => {
+                *at = next;
+                None
+            }
+            Err(reason) => Some(reason),
+        }
     }
 
     /// Moves what can be moved, both ways.
-    pub fn turn<M: Machine>(
+    pub fn turn(
         &mut self,
         client: &mut End,
         server: &mut End,
@@ -119,6 +139,9 @@ impl Tunnelling {
         ends: impl IntoIterator<Item = &'a End>,
         now: Instant,
     ) -> Option<CloseReason> {
+        if self.due.is_some_and(|due| now < due) {
+            return None;
+        }
         let (limit, reason) = if self.tunnel.is_half_closed() {
             (self.half_closed, CloseReason::HalfClosed)
         } else {

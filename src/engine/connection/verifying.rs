@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Connection;
 use super::stage::{Fate, Stage};
+use crate::auth::throttle::Turn;
 use crate::auth::{Credentials, Verification};
 use crate::engine::tools::Tools;
 use crate::engine::verifier::{PATIENCE, Verified};
@@ -23,8 +24,8 @@ pub(super) struct Verifying<M> {
 
 #[derive(Debug)]
 enum State {
-    /// The source has to wait.
-    Waiting(Credentials),
+    /// The source, which has failed so often, has to wait.
+    Waiting { credentials: Credentials, failures: u32 },
     /// The thread has them.
     Asked { ticket: u32 },
 }
@@ -48,10 +49,12 @@ impl<M: Machine> Connection<M> {
         }
         match verifier.turn(session.client().ip(), users, &credentials, tools.now) {
             None => self.judged(session, name, Verification::Unavailable, false, tools),
-            Some(at) if at <= tools.now => self.ask_verifier(session, credentials, tools),
-            Some(at) => {
-                self.stage =
-                    Stage::Verifying(Verifying { session, state: State::Waiting(credentials), name });
+            Some(Turn { at, failures }) if at <= tools.now => {
+                self.ask_verifier(session, credentials, failures, tools)
+            }
+            Some(Turn { at, failures }) => {
+                let state = State::Waiting { credentials, failures };
+                self.stage = Stage::Verifying(Verifying { session, state, name });
                 self.set_deadline(Some(at), tools);
                 Fate::Stays
             }
@@ -64,14 +67,14 @@ impl<M: Machine> Connection<M> {
             return Fate::Stays;
         };
         match state {
-            State::Waiting(credentials) => {
+            State::Waiting { credentials, failures } => {
                 let known = session
                     .users()
                     .is_some_and(|users| tools.shared.verifier.knows(users, &credentials, tools.now));
                 if known {
                     return self.judged(session, name, Verification::Right, true, tools);
                 }
-                self.ask_verifier(session, credentials, tools)
+                self.ask_verifier(session, credentials, failures, tools)
             }
             State::Asked { .. } => self.judged(session, name, Verification::Unavailable, false, tools),
         }
@@ -88,11 +91,18 @@ impl<M: Machine> Connection<M> {
         self.judged(session, name, verified.verification, verified.remembered, tools)
     }
 
-    fn ask_verifier(&mut self, session: Box<M>, credentials: Credentials, tools: &mut Tools<'_, M>) -> Fate {
+    fn ask_verifier(
+        &mut self,
+        session: Box<M>,
+        credentials: Credentials,
+        failures: u32,
+        tools: &mut Tools<'_, M>,
+    ) -> Fate {
         let name = credentials.name().into();
         let source = session.client().ip();
         let ticket = session.users().cloned().and_then(|users| {
-            tools.shared.verifier.check(tools.worker, tools.key, source, users, credentials)
+            let asker = (tools.worker, tools.key);
+            tools.shared.verifier.check(asker, source, failures, users, credentials, tools.now)
         });
         let Some(ticket) = ticket else {
             return self.judged(session, name, Verification::Unavailable, false, tools);

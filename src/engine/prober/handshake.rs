@@ -167,8 +167,8 @@ impl Handshake {
     fn is_over(&self) -> bool {
         let connection = &self.tls.connection;
         let is_1_3 = connection.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
-        !connection.is_handshaking()
-            && !(is_1_3 && self.has_asked() && connection.tls13_tickets_received() == 0)
+        let is_undecided = is_1_3 && self.has_asked() && connection.tls13_tickets_received() == 0;
+        !connection.is_handshaking() && !is_undecided
     }
 
     fn has_asked(&self) -> bool {

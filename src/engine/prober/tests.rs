@@ -21,6 +21,14 @@ fn config(timeout_ms: u64, allow_local: bool) -> ProberConfig {
 }
 
 fn prober(config: ProberConfig, descriptors: u32) -> (Prober, Receiver<Answer>, Arc<Metrics>) {
+    prober_at(config, descriptors, || time::now().secs)
+}
+
+fn prober_at(
+    config: ProberConfig,
+    descriptors: u32,
+    clock: fn() -> i64,
+) -> (Prober, Receiver<Answer>, Arc<Metrics>) {
     let (sender, answers) = channel();
     let sender = Mutex::new(sender);
     let metrics = Arc::new(Metrics::new());
@@ -31,6 +39,7 @@ fn prober(config: ProberConfig, descriptors: u32) -> (Prober, Receiver<Answer>, 
         metrics: Arc::clone(&metrics),
         dialled: Dialled::new(1),
         descriptors: Arc::new(Descriptors::new(descriptors)),
+        clock,
     };
     (Prober::new(Some(config), surroundings), answers, metrics)
 }
@@ -107,6 +116,18 @@ fn without_descriptors_nobody_knows() {
     let prober = prober(config(20_000, true), 0);
     let addr = server(drop);
     check(&prober, addr, Finding::Unknown(Doubt::Busy));
+}
+
+#[test]
+fn a_router_that_does_not_know_the_time_asks_nobody() {
+    let prober = prober_at(config(20_000, true), 100, || 60);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    check(&prober, listener.local_addr().unwrap(), Finding::Unknown(Doubt::WrongClock));
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err());
+    // As soon as it does, what was said no longer counts.
+    let target = Target::new("example.com", listener.local_addr().unwrap(), &[]);
+    assert_eq!(prober.0.known(&target, Instant::now()), None);
 }
 
 /// An address that only the kernel knows to be this machine's.

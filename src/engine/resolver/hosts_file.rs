@@ -1,18 +1,19 @@
 //! The hosts file on disk: read at the first lookup, and again when it was changed.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::connect::resolve::HOSTS_TTL;
 use crate::connect::resolve::hosts::Hosts;
+use crate::sys::files;
 
 /// The file is looked at no more often than this.
 const CHECK_INTERVAL: Duration = HOSTS_TTL;
 /// Bytes read of it; what stands behind them is not seen.
-const MAX_LEN: u64 = 8 << 20;
+const MAX_LEN: usize = 8 << 20;
 
 /// Where it is, and what it was when it was read.
 pub(super) struct HostsFile {
@@ -65,13 +66,11 @@ impl HostsFile {
     }
 
     fn read(&self) -> io::Result<String> {
-        let mut bytes = Vec::new();
-        match File::open(&self.path) {
-            Ok(file) => file.take(MAX_LEN).read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        match files::read(&self.path, MAX_LEN) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -64,6 +64,7 @@ impl Machine for Redirection {
     const EXCHANGES: bool = false;
     const VERIFIES: bool = false;
     const RESOLVES: bool = false;
+    const DATAGRAMS: bool = false;
     const PROBES: bool = false;
 
     fn new(plan: Arc<RedirectPlan>, _listener: &Listener, client: SocketAddr, _now: Instant) -> Self {
@@ -145,12 +146,12 @@ impl Machine for Redirection {
         never_asked_for()
     }
 
-    fn unreached(&mut self, server: SocketAddr, error: DialError) {
+    fn unreached(&mut self, server: SocketAddr, error: DialError, now: Instant) {
         // Anything else is this machine's own trouble.
         if error != DialError::Other
             && let Some(server) = self.candidate(server)
         {
-            server.failed(error.as_str());
+            server.failed(error.as_str(), now);
         }
     }
 
@@ -158,7 +159,7 @@ impl Machine for Redirection {
         let taker = self.candidate(server).cloned();
         let way = match &taker {
             Some(taker) => {
-                taker.took(server);
+                taker.took();
                 Way::Forward
             }
             None => Way::Direct,

@@ -1,10 +1,17 @@
 //! The servers that take a redirector's connections: which of them answer, and in which order a client tries them.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::metrics::Counter;
+
+/// The time between two lines about one server that comes and goes.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// As many lines as [`LINE_EVERY`] goes into this may come at once: an end and a return are told when they happen.
+const LINES_AHEAD: Duration = Duration::from_secs(90);
 
 /// Which server a client goes to (`select`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +22,8 @@ pub enum Select {
     Spread,
 }
 
-/// One server. It is checked by a thread of its own, and every connection to it tells something, too.
+/// One server. It is checked by a thread of its own, and a connection that it does not take tells something, too. One that
+/// it takes does not: the kernel takes it even if the process hangs.
 #[derive(Debug)]
 pub struct Server {
     name: Box<str>,
@@ -24,11 +32,17 @@ pub struct Server {
     failures: Counter,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Health {
     /// What the name means, or meant when that could be found out last.
     address: Option<SocketAddr>,
     standing: Standing,
+    /// What the log says that it is.
+    logged: Standing,
+    /// How often that has changed since.
+    changes: u32,
+    /// When the lines so far are paid for, one each [`LINE_EVERY`].
+    lines_until: Option<Instant>,
 }
 
 /// Whether a server answers.
@@ -58,7 +72,13 @@ impl Server {
     pub fn new(name: &str, address: Option<SocketAddr>) -> Self {
         Server {
             name: name.into(),
-            health: Mutex::new(Health { address, standing: Standing::Unknown }),
+            health: Mutex::new(Health {
+                address,
+                standing: Standing::Unknown,
+                logged: Standing::Unknown,
+                changes: 0,
+                lines_until: None,
+            }),
             connections: Counter::default(),
             failures: Counter::default(),
         }
@@ -84,38 +104,65 @@ impl Server {
         self.failures.get()
     }
 
-    /// It answered under this address.
-    pub fn answered(&self, address: SocketAddr) {
-        self.now(Health { address: Some(address), standing: Standing::Up });
+    /// It answered a check under this address.
+    pub fn answered(&self, address: SocketAddr, now: Instant) {
+        let mut health = self.health();
+        health.address = Some(address);
+        let changes = health.becomes(Standing::Up, now);
+        drop(health);
+        if let Some(changes) = changes {
+            log::info!("{} is up again{}", self.name, Changes(changes));
+        }
     }
 
     /// It took a client's connection.
-    pub fn took(&self, address: SocketAddr) {
+    pub fn took(&self) {
         self.connections.add(1);
-        self.answered(address);
     }
 
-    /// It did not answer, or its name means nothing.
-    pub fn failed(&self, why: &str) {
+    /// It did not answer a check or take a client's connection, or its name means nothing.
+    pub fn failed(&self, why: &str, now: Instant) {
         self.failures.add(1);
-        let address = self.health().address;
-        if self.now(Health { address, standing: Standing::Down }) {
-            log::warn!("{} is down: {why}", self.name);
+        let changes = self.health().becomes(Standing::Down, now);
+        if let Some(changes) = changes {
+            log::warn!("{} is down: {why}{}", self.name, Changes(changes));
         }
-    }
-
-    /// Whether that is another standing than before.
-    fn now(&self, health: Health) -> bool {
-        let before = std::mem::replace(&mut *self.health(), health).standing;
-        if health.standing == Standing::Up && before == Standing::Down {
-            log::info!("{} is up again", self.name);
-        }
-        before != health.standing
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
         // A state that a panicking thread left behind is still a state.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Health {
+    /// Takes in how the server is. If there is a line to be written now: how often that has changed since the last one.
+    fn becomes(&mut self, standing: Standing, now: Instant) -> Option<u32> {
+        if self.standing != standing {
+            self.standing = standing;
+            self.changes = self.changes.saturating_add(1);
+        }
+        let first = self.logged == Standing::Unknown && standing == Standing::Up;
+        let paid = self.lines_until.map_or(now, |until| until.max(now));
+        if self.logged == standing || paid.saturating_duration_since(now) > LINES_AHEAD {
+            return None;
+        }
+        self.logged = standing;
+        let changes = std::mem::take(&mut self.changes);
+        if first {
+            return None;
+        }
+        self.lines_until = paid.checked_add(LINE_EVERY);
+        Some(changes)
+    }
+}
+
+/// What a line says of changes that had none.
+struct Changes(u32);
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 1 { write!(f, " ({} changes since the last line)", self.0) } else { Ok(()) }
     }
 }
 
@@ -159,11 +206,11 @@ impl Servers {
         }
         let mut candidates: Vec<(Standing, SocketAddr, &Arc<Server>)> = Vec::with_capacity(servers.len());
         for server in servers {
-            let Health { address, standing } = *server.health();
-            if let Some(address) = address
+            let health = server.health();
+            if let Some(address) = health.address
                 && candidates.iter().all(|(_, other, _)| *other != address)
             {
-                candidates.push((standing, address, server));
+                candidates.push((health.standing, address, server));
             }
         }
         candidates.sort_by_key(|(standing, ..)| *standing == Standing::Down);
@@ -199,6 +246,10 @@ mod tests {
         Servers::new([1, 2, 3].map(server).into(), select)
     }
 
+    fn fails(server: &Server) {
+        server.failed("refused", Instant::now());
+    }
+
     fn order(servers: &Servers, client: [u8; 4]) -> Vec<u16> {
         servers.candidates(client.into()).iter().map(|(address, _)| address.port()).collect()
     }
@@ -208,14 +259,17 @@ mod tests {
         let servers = servers(Select::First);
         let check = |expected: [u16; 3]| assert_eq!(order(&servers, [10, 0, 0, 1]), expected);
         check([1, 2, 3]);
-        servers.list[0].failed("refused");
+        fails(&servers.list[0]);
         check([2, 3, 1]);
-        servers.list[1].failed("refused");
+        fails(&servers.list[1]);
         check([3, 1, 2]);
-        servers.list[2].failed("refused");
+        fails(&servers.list[2]);
         assert!(servers.all_down());
         check([1, 2, 3]);
-        servers.list[1].took(([192, 0, 2, 1], 2).into());
+        // The kernel takes connections for a process that hangs.
+        servers.list[1].took();
+        check([1, 2, 3]);
+        servers.list[1].answered(([192, 0, 2, 1], 2).into(), Instant::now());
         check([2, 1, 3]);
         assert_eq!((servers.list[1].connections(), servers.list[1].failures()), (1, 1));
     }
@@ -229,7 +283,7 @@ mod tests {
             let share = before.iter().filter(|order| order[0] == port).count();
             assert!((900..1100).contains(&share), "server {port} has {share} of 3000 clients");
         }
-        servers.list[1].failed("refused");
+        fails(&servers.list[1]);
         for (client, before) in clients.iter().zip(before) {
             let (first, now) = (before[0], order(&servers, *client)[0]);
             assert_eq!(now, if first == 2 { before[1] } else { first }, "{client:?}");
@@ -239,12 +293,39 @@ mod tests {
     #[test]
     fn a_reload_forgets_nothing_about_servers_that_stay() {
         let old = servers(Select::First);
-        old.list[0].failed("refused");
+        fails(&old.list[0]);
         let mut new = servers(Select::Spread);
         new.list.remove(1);
         new.inherit(&old);
         let standings: Vec<_> = new.iter().map(|server| server.standing()).collect();
         assert_eq!(standings, [Standing::Down, Standing::Unknown]);
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_has_a_line_now_and_then_and_the_last_one_is_true() {
+        let start = Instant::now();
+        let servers = servers(Select::First);
+        let mut health = servers.list[0].health();
+        let mut at = |seconds: u64, standing| health.becomes(standing, start + Duration::from_secs(seconds));
+        assert_eq!(at(0, Standing::Up), None, "a start is no return");
+        // An end, a return, and another one are told when they happen.
+        for (seconds, standing) in
+            [(5, Standing::Down), (10, Standing::Up), (15, Standing::Down), (20, Standing::Up)]
+        {
+            assert_eq!(at(seconds, standing), Some(1), "{seconds}");
+            assert_eq!(at(seconds + 1, standing), None, "no change");
+        }
+        let mut lines = Vec::new();
+        for round in 0..60 {
+            let standing = if round % 2 == 0 { Standing::Down } else { Standing::Up };
+            lines.extend(at(25 + 5 * round, standing));
+        }
+        assert_eq!(lines.len(), 10, "one in 30 s: {lines:?}");
+        assert!(lines.iter().all(|changes| *changes > 1), "{lines:?}");
+        for check in 0..12 {
+            at(325 + 5 * check, Standing::Down);
+        }
+        assert_eq!(health.logged, Standing::Down, "what it is in the end is told");
     }
 
     /// Two names of one server: it is dialled once.

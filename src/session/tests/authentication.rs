@@ -53,6 +53,21 @@ fn nobody_learns_of_the_rules_who_may_not_come_in() {
     }
 }
 
+/// Otherwise one who may not come in could hold a place with two bytes a minute.
+#[test]
+fn an_empty_line_buys_no_time() {
+    talk(
+        &plan(&["action: accept"]),
+        &[
+            (Start, "read until 1000"),
+            (Bytes(&request("GET http://a.example/", "")), "407, read until 60000"),
+            (Pause(50_000), ""),
+            (Bytes(b"\r\n"), "read until 60000"),
+            (Silence, "close idle: quiet"),
+        ],
+    );
+}
+
 #[test]
 fn who_is_let_in_goes_on_where_it_was() {
     let plan = plan(&["action: deny, dns: blocked.example", "action: accept"]);

@@ -11,14 +11,17 @@ mod probing;
 mod proxy_header;
 mod requests;
 mod socks;
+mod surroundings;
 mod transparent;
 mod walk;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Env, Machine, Report, Session, Step, Wire};
+use super::{Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -26,6 +29,7 @@ use crate::connect::dial::DialError;
 use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::rules::Locals;
+use crate::decide::week::WeekTime;
 use crate::decide::{Action, Verdict};
 use crate::session::CloseReason;
 use crate::wire::tls::tests::fixture;
@@ -73,6 +77,10 @@ enum In<'a> {
     Broke(CloseReason, bool),
     /// A new configuration is in force.
     Reload(&'a str),
+    /// The clock on the wall shows this.
+    Clock(&'a str),
+    /// What was accepted is looked at again.
+    Review,
 }
 
 /// Hears the verdicts.
@@ -92,6 +100,25 @@ impl Report for Verdicts {
     }
 }
 
+/// What is around: a clock on the wall, and one device.
+struct Home {
+    time: WeekTime,
+    device: (IpAddr, Device),
+    /// How often somebody asked for a device.
+    asked: AtomicUsize,
+}
+
+impl Surroundings for Home {
+    fn week_time(&self) -> (WeekTime, Duration) {
+        (self.time, Duration::from_secs(60))
+    }
+
+    fn device(&self, client: IpAddr) -> Device {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if client == self.device.0 { self.device.1.clone() } else { Device::default() }
+    }
+}
+
 /// One session, the world around it, and its clock.
 struct Simulation {
     start: Instant,
@@ -101,6 +128,8 @@ struct Simulation {
     session: Session,
     verdicts: Verdicts,
     preludes: Arc<Budget>,
+    home: Home,
+    memory: Memory,
     /// The step that the session waits in.
     until: Option<Instant>,
 }
@@ -123,7 +152,11 @@ impl Simulation {
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
         let (verdicts, preludes) = (Verdicts::default(), Arc::default());
-        Simulation { start: now, now, plan, locals, session, verdicts, preludes, until: None }
+        let mac = Some("02:00:00:00:00:01".parse().unwrap());
+        let device = ("192.168.1.20".parse().unwrap(), Device { mac, name: "tablet".into() });
+        let home = Home { time: "mon-12:00".parse().unwrap(), device, asked: AtomicUsize::new(0) };
+        let memory = Memory::new(now);
+        Simulation { start: now, now, plan, locals, session, verdicts, preludes, home, memory, until: None }
     }
 
     /// Another connection to the same listener, under the same plan and at the same time.
@@ -151,6 +184,11 @@ impl Simulation {
                 self.now += Duration::from_millis(ms);
                 return String::new();
             }
+            In::Clock(time) => {
+                self.home.time = time.parse().unwrap();
+                return String::new();
+            }
+            In::Review => return self.review(),
             In::Reload(config) => {
                 self.plan = load(config);
                 return String::new();
@@ -182,8 +220,9 @@ impl Simulation {
     }
 
     fn tell(&mut self, input: In<'_>) -> Step {
-        let Simulation { session, verdicts, plan, locals, preludes, .. } = self;
-        let env = &mut Env { now: self.now, plan, locals, preludes, report: verdicts };
+        let Simulation { session, verdicts, plan, locals, preludes, home, memory, .. } = self;
+        let surroundings = &*home;
+        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, memory, report: verdicts };
         match input {
             In::To(addr) => session.start(Wish::Address(addr.parse().unwrap()), env),
             In::Start => session.start(Wish::Lost, env),
@@ -204,8 +243,20 @@ impl Simulation {
             In::Unconnected(error) => session.dial_failed(error, env),
             In::Answered(leftover) => session.next_request(leftover.to_vec(), env),
             In::Broke(reason, answered) => session.exchange_failed(reason, answered),
-            In::Pause(_) | In::Reload(_) | In::Slowly(_) => unreachable!("done by the caller"),
+            In::Pause(_) | In::Reload(_) | In::Slowly(_) | In::Clock(_) | In::Review => {
+                unreachable!("done by the caller")
+            }
         }
+    }
+
+    fn review(&mut self) -> String {
+        let Simulation { session, verdicts, plan, locals, preludes, home, memory, .. } = self;
+        if !session.is_reviewed() {
+            return "not reviewed".to_owned();
+        }
+        let surroundings = &*home;
+        let env = &mut Env { now: self.now, plan, locals, preludes, surroundings, memory, report: verdicts };
+        session.review(env).map_or("goes on", CloseReason::as_str).to_owned()
     }
 
     fn show(&self, step: &Step) -> String {

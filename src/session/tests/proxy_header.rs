@@ -86,7 +86,7 @@ fn a_sender_that_speaks_for_itself_is_a_health_check() {
 #[test]
 fn who_is_not_trusted_or_says_nothing_of_the_kind_is_refused() {
     let plan = config("mode: proxyproto, trusted: [10.0.0.0/8]", &["action: accept"]);
-    talk(&plan, &[(Start, "close bad_proxy_header: reset")]);
+    talk(&plan, &[(Start, "close untrusted_sender: reset")]);
     let mut mapped = Simulation::from_client(&plan, "[::ffff:10.1.2.3]:4000");
     go_on(&mut mapped, &[(Start, "read until 1000"), (Bytes(V1), "Accept 0, dial 198.51.100.2:443")]);
     let plan = proxied(&["action: accept"]);

@@ -129,7 +129,6 @@ fn what_cannot_be_understood() {
     check(b"GET http://a.example/ HTTP/1.1\r\n\r\n", "close bad_request: 400");
     check(b"GET https://a.example/ HTTP/1.1\r\nHost: a\r\n\r\n", "close bad_request: 400");
     check(b"CONNECT a.example HTTP/1.1\r\nHost: a\r\n\r\n", "close bad_request: 400");
-    check(b"\x16\x03\x01\n\n", "close bad_request: 400");
     check(b"GET http://a.example/ HTTP/1.1\nHost: a\n\n", "close bad_request: 400");
     let long = [b"GET http://a.example/ HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 32 * 1024]].concat();
     check(&long, "close bad_request: 431");
@@ -170,6 +169,57 @@ fn the_first_head_has_its_time_from_the_start_a_later_one_from_its_first_byte() 
         &[(Bytes(b"GET ht"), "read until 1000"), (Eof, "close client_gone: quiet")],
     );
     talk(&plan, &[(Start, "read until 1000"), (Eof, "close client_gone: quiet")]);
+}
+
+/// Some clients send an empty line behind a body (RFC 9112 §2.2). It began a request, which was then awaited for
+/// `timeout.process`, and a connection that was only kept ended with 408.
+#[test]
+fn an_empty_line_begins_no_request() {
+    let plan = http(&["action: accept"]);
+    let good = get("203.0.113.7");
+    let served: &[(In<'_>, &str)] = &[
+        (Start, "read until 1000"),
+        (Bytes(&good), "Accept 0, dial 203.0.113.7:80"),
+        (Connected, "exchange GET /x HTTP/1.1 +0"),
+        (Answered(b"\r\n"), "read until 7440000"),
+        (Pause(5000), ""),
+        // It does not make the connection last longer, either.
+        (Bytes(b"\r\n"), "read until 7440000"),
+        (Bytes(b"\r\n\r\n"), "read until 7440000"),
+    ];
+    go_on(&mut talk(&plan, served), &[(Silence, "close idle: quiet")]);
+    go_on(&mut talk(&plan, served), &[(Eof, "close finished: quiet")]);
+    let behind_lines = [b"\r\n", &good[..]].concat();
+    for next in [&good, &behind_lines] {
+        go_on(
+            &mut talk(&plan, served),
+            &[(Bytes(next), "Accept 0, dial 203.0.113.7:80"), (Connected, "exchange GET /x HTTP/1.1 +0")],
+        );
+        let answered = [&served[..3], &[(Answered(next), "Accept 0, dial 203.0.113.7:80")]].concat();
+        talk(&plan, &answered);
+    }
+    // Before the first request there is a deadline already.
+    talk(
+        &plan,
+        &[
+            (Start, "read until 1000"),
+            (Bytes(b"\r\n"), "read until 1000"),
+            (Silence, "close process_timeout: 408"),
+        ],
+    );
+}
+
+/// They waited for the deadline: what they had sent could be the beginning of a very long request line.
+#[test]
+fn tls_and_socks_are_told_at_the_first_byte() {
+    let plan = http(&["action: accept"]);
+    let hello = hello("www.example.com");
+    for first in [&hello[..], &hello[..1], b"\x05\x01\0", b"\x04\x01", &[0x80, 0x2e]] {
+        talk(&plan, &[(Start, "read until 1000"), (Bytes(first), "close wrong_protocol: 400")]);
+    }
+    for first in [&b"G"[..], b"\r", b"\n", b" "] {
+        talk(&plan, &[(Start, "read until 1000"), (Bytes(first), "read until 1000")]);
+    }
 }
 
 #[test]

@@ -75,8 +75,9 @@ pub(super) fn check_lines(head: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// `head` without the empty lines before its start line.
-pub(super) fn without_leading_lines(mut head: &[u8]) -> &[u8] {
+/// `head` without the empty lines before its start line. Before a request a server should pass over one at least
+/// (RFC 9112 §2.2): some clients send one behind a body.
+pub fn without_leading_lines(mut head: &[u8]) -> &[u8] {
     while let Some(rest) = head.strip_prefix(b"\r\n") {
         head = rest;
     }

@@ -25,7 +25,7 @@ mod tests;
 
 pub use authority::{Authority, Host};
 pub use body::{Body, MAX_CHUNK_EXTENSION, MAX_TRAILERS, Malformed};
-pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH};
+pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH, without_leading_lines};
 pub use reply::{ESTABLISHED, redirect, reply, reply_to};
 pub use request::{
     Reject, Request, Secret, Target, asks_for_upgrade, forward_request, forward_upgrade, parse_request,

@@ -8,6 +8,10 @@ use super::{Authority, Host, Request, Target};
 /// The answer to a CONNECT: the tunnel begins behind it. It has no Content-Length (RFC 9110 §9.3.6).
 pub const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
+/// What a client that must say who it is may use. Without the charset it may send names and passwords in another encoding
+/// than the configuration has them (RFC 7617 §2.1).
+const CHALLENGE: &str = "Proxy-Authenticate: Basic realm=\"calamary\", charset=\"UTF-8\"\r\n";
+
 /// A reply with a one-line text body that names the reason. `close` says that the connection ends behind it, which must
 /// be so unless the request's body was read to its end. 407 asks for Basic credentials.
 pub fn reply(status: u16, reason: &str, close: bool) -> Vec<u8> {
@@ -16,7 +20,7 @@ pub fn reply(status: u16, reason: &str, close: bool) -> Vec<u8> {
 
 /// The same to a request of a known method: HEAD gets no body (RFC 9110 §9.3.2).
 pub fn reply_to(method: &str, status: u16, reason: &str, close: bool) -> Vec<u8> {
-    let challenge = if status == 407 { "Proxy-Authenticate: Basic realm=\"calamary\"\r\n" } else { "" };
+    let challenge = if status == 407 { CHALLENGE } else { "" };
     let content = Content { kind: "text/plain; charset=utf-8", text: format!("{reason}\n") };
     message(method, status, challenge, &content, close)
 }

@@ -18,7 +18,10 @@ fn one_line_that_names_the_reason() {
         assert_eq!((parsed.status, parsed.keep_alive, &*body), (status, !close, "it is \u{2014} so\n"));
         assert_eq!(parsed.body, Framing::Length(body.len() as u64));
         assert_eq!(head.contains("\r\nConnection: close\r\n"), close);
-        assert_eq!(head.contains("\r\nProxy-Authenticate: Basic realm=\"calamary\"\r\n"), status == 407);
+        assert_eq!(
+            head.contains("\r\nProxy-Authenticate: Basic realm=\"calamary\", charset=\"UTF-8\"\r\n"),
+            status == 407
+        );
     }
     let (_, head, body) = split(reply_to("HEAD", 403, "denied", false));
     assert!(head.contains("Content-Length: 7\r\n"));

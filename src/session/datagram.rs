@@ -1,0 +1,89 @@
+//! A session that goes over datagrams: what is different from one over a stream.
+//!
+//! The kernel told where the first one was going, so there is nothing to ask the client for: the rules are asked at once,
+//! and where they want to see the first bytes, these are looked at datagram by datagram.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::flow::Watch;
+use super::{Env, Machine, Session, Step};
+use crate::config::{Listener, Plan};
+use crate::decide::facts::{Known, L4};
+use crate::identify::Identity;
+use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome};
+use crate::wire::quic::version_negotiation;
+
+/// Why a packet from inside a connection is refused.
+const UNKNOWN_CONNECTION: &str = "a QUIC connection of which nothing is known";
+
+impl Session {
+    /// A session that goes over datagrams.
+    pub(super) fn new_over_datagrams(
+        plan: Arc<Plan>,
+        listener: &Listener,
+        client: SocketAddr,
+        now: Instant,
+    ) -> Self {
+        let mut session = <Session as Machine>::new(plan, listener, client, now);
+        session.facts.l4 = Known::Is(L4::Udp);
+        session
+    }
+
+    /// Whether the first bytes come as datagrams.
+    pub(super) fn is_over_datagrams(&self) -> bool {
+        self.facts.l4 == Known::Is(L4::Udp)
+    }
+
+    /// Looks at the next datagram of the client.
+    pub(super) fn look_at_datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
+        let (parsers, port) = (self.plan.parsers, self.port());
+        let identifier =
+            self.datagrams.get_or_insert_with(|| Box::new(DatagramIdentifier::new(parsers, port)));
+        match identifier.look(datagram) {
+            DatagramOutcome::NeedMore { .. } => Step::Read { until: self.whole_by() },
+            DatagramOutcome::Identified(identity) => {
+                self.learn(identity);
+                self.advance(env)
+            }
+            DatagramOutcome::Incomplete(shortfall) => self.incomplete(shortfall.as_str(), env),
+            DatagramOutcome::MidConnection => {
+                let known = self
+                    .destination()
+                    .and_then(|dest| env.memory.connection(self.client.ip(), dest, env.now));
+                match known {
+                    Some(hello) => {
+                        self.learn(Identity::Quic { hello });
+                        self.advance(env)
+                    }
+                    None => self.incomplete(UNKNOWN_CONNECTION, env),
+                }
+            }
+        }
+    }
+
+    /// What of the flow is to be looked at once it is let in.
+    pub(super) fn watch_flow(&mut self, env: &Env<'_>) -> Watch {
+        match (&self.identity, self.datagrams.take()) {
+            (Some(Identity::Quic { hello }), identifier) => {
+                if let Some(dest) = self.destination() {
+                    env.memory.let_in(self.client.ip(), dest, hello.as_deref(), env.now);
+                }
+                Watch::Quic(identifier)
+            }
+            (Some(Identity::Dns { .. }), _) => Watch::Dns,
+            (Some(_), _) => Watch::Nothing,
+            (None, _) => Watch::Unseen(Box::new(DatagramIdentifier::new(self.plan.parsers, self.port()))),
+        }
+    }
+
+    /// What refuses the flow that begins with this datagram, if its client would understand anything.
+    pub(super) fn flow_refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        if self.plan.parsers.quic { version_negotiation(datagram) } else { None }
+    }
+
+    fn port(&self) -> u16 {
+        self.facts.port.is().copied().unwrap_or_default()
+    }
+}

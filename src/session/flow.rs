@@ -1,0 +1,413 @@
+//! One flow of datagrams: from one client's address and port to one destination's.
+//!
+//! A flow has no connection that stands for it. It begins with a datagram, which is held, with what follows, until its
+//! session has come to a verdict; then the datagrams go on in their order, and whatever comes later as it comes, until
+//! nothing has come for a while. Like the session the flow does no I/O: it is told what came and what time it is, and
+//! answers with the one [`Act`] that its engine is to carry out.
+//!
+//! A client can begin another QUIC connection in a flow that was let in for a first one. That is decided by itself, before
+//! the server hears of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::budget::Charge;
+use super::{CloseReason, Env, Machine, Record, Step};
+use crate::accept::Wish;
+use crate::config::Listener;
+use crate::connect::dial::DialError;
+use crate::connect::resolve::ResolveError;
+use crate::identify::Identity;
+use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS};
+use crate::metrics::Metrics;
+
+/// A flow of DNS ends this long after its last datagram.
+const DNS_IDLE: Duration = Duration::from_secs(10);
+
+/// It ends this long after the last of its queries was answered: a client may have another one, or ask twice.
+const DNS_ANSWERED: Duration = Duration::from_secs(1);
+
+/// How long the packets with which a QUIC connection began may come again: longer, and no handshake is alive.
+const RETRANSMITTED: Duration = Duration::from_secs(10);
+
+/// What is to be done with a flow.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing, until more comes or [`Flow::due`] has passed.
+    Wait,
+    /// The datagram that has just come goes on to the server.
+    Pass,
+    /// These go on to the server, in this order.
+    Send(Vec<Vec<u8>>),
+    /// Find the addresses of a name.
+    Resolve(Box<str>),
+    /// Take a socket to the first of these addresses that can be had, then say [`Flow::connected`].
+    Connect(Vec<SocketAddr>),
+    /// The flow is over.
+    End(CloseReason),
+    /// The flow is over before it was let in. Its client is told so, if it understands anything.
+    Refuse(CloseReason, Option<Vec<u8>>),
+}
+
+/// What of a flow is looked at after it was let in.
+#[derive(Debug)]
+pub enum Watch {
+    /// Nothing.
+    Nothing,
+    /// No rule needed to know what it is: the first datagrams tell in passing.
+    Unseen(Box<DatagramIdentifier>),
+    /// Queries and their answers.
+    Dns,
+    /// The beginnings of further connections. What the first one began with may come again.
+    Quic(Option<Box<DatagramIdentifier>>),
+}
+
+/// One flow.
+#[derive(Debug)]
+pub struct Flow<M: Machine> {
+    listener: Arc<Listener>,
+    client: SocketAddr,
+    /// Where the client's datagrams go.
+    wish: Wish,
+    deciding: Option<Deciding<M>>,
+    open: Option<Open>,
+    due: Option<Instant>,
+}
+
+/// What waits for a verdict.
+#[derive(Debug)]
+struct Deciding<M> {
+    session: Box<M>,
+    /// The session wants to see more datagrams. Otherwise it waits for addresses.
+    reads: bool,
+    /// Until then.
+    until: Option<Instant>,
+    held: Held,
+}
+
+/// The datagrams that wait.
+#[derive(Debug, Default)]
+struct Held {
+    datagrams: Vec<Vec<u8>>,
+    bytes: usize,
+    charge: Option<Charge>,
+}
+
+/// What was let in.
+#[derive(Debug)]
+struct Open {
+    idle: Duration,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain,
+    Unseen(Box<DatagramIdentifier>),
+    Dns { unanswered: u32 },
+    Quic { first: Option<Box<DatagramIdentifier>>, since: Instant },
+}
+
+impl<M: Machine> Flow<M> {
+    /// Begins a flow with its first datagram. `ours`: this program itself has sent it.
+    pub fn begin(
+        listener: &Arc<Listener>,
+        client: SocketAddr,
+        wish: Wish,
+        ours: bool,
+        datagram: &[u8],
+        env: &mut Env<'_, M>,
+    ) -> (Self, Act) {
+        let listener = Arc::clone(listener);
+        let mut flow = Flow { listener, client, wish, deciding: None, open: None, due: None };
+        let act = flow.decide(ours, datagram, env);
+        (flow, act)
+    }
+
+    /// When [`Flow::expired`] wants to be called.
+    pub fn due(&self) -> Option<Instant> {
+        let verdict = self.deciding.as_ref().and_then(|deciding| deciding.until);
+        [verdict, self.due].into_iter().flatten().min()
+    }
+
+    /// The resolver is asked, and will have answered by this time.
+    pub fn wait_for_addresses(&mut self, until: Option<Instant>) {
+        if let Some(deciding) = &mut self.deciding {
+            deciding.until = until;
+        }
+    }
+
+    /// The session, while it has no verdict.
+    pub fn session(&self) -> Option<&M> {
+        self.deciding.as_ref().map(|deciding| &*deciding.session)
+    }
+
+    /// Whether its datagrams go both ways.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The client sent another datagram.
+    pub fn datagram(
+        &mut self,
+        datagram: &[u8],
+        record: &mut M::Record,
+        metrics: &Metrics,
+        env: &mut Env<'_, M>,
+    ) -> Act {
+        if let Some(open) = &mut self.open {
+            self.due = env.now.checked_add(open.idle);
+            if !open.begins_anew(datagram, record, metrics, env.now) {
+                return Act::Pass;
+            }
+            if self.deciding.is_none() {
+                return self.decide(false, datagram, env);
+            }
+        }
+        match self.deciding.take() {
+            Some(deciding) => self.hold(deciding, datagram, env),
+            None => Act::Wait,
+        }
+    }
+
+    /// The server sent something, which its client gets.
+    pub fn answer(&mut self, now: Instant) {
+        let Some(open) = &mut self.open else { return };
+        let mut idle = open.idle;
+        if let Kind::Dns { unanswered } = &mut open.kind {
+            *unanswered = unanswered.saturating_sub(1);
+            if *unanswered == 0 {
+                idle = DNS_ANSWERED;
+            }
+        }
+        self.due = now.checked_add(idle);
+    }
+
+    /// The resolver answered the last [`Act::Resolve`].
+    pub fn resolved(&mut self, result: Result<Vec<IpAddr>, ResolveError>, env: &mut Env<'_, M>) -> Act {
+        match self.deciding.take() {
+            Some(mut deciding) => {
+                let step = deciding.session.resolved(result, env);
+                self.take(deciding, step)
+            }
+            None => Act::Wait,
+        }
+    }
+
+    /// A socket to `server`, one of the last [`Act::Connect`], is there; `local` is our own end of it.
+    pub fn connected(
+        &mut self,
+        server: SocketAddr,
+        local: SocketAddr,
+        record: &mut M::Record,
+        metrics: &Metrics,
+        env: &mut Env<'_, M>,
+    ) -> Act {
+        let Some(mut deciding) = self.deciding.take() else { return Act::Wait };
+        match deciding.session.connected(server, local, env) {
+            Step::Tunnel { .. } => {
+                record.take_in(&deciding.session);
+                self.over(env);
+                let watch = deciding.session.watch(env);
+                let idle = deciding.session.service().timeouts.udp_idle;
+                let mut open = Open::new(watch, idle, env.now);
+                let held = deciding.held.datagrams;
+                for datagram in &held {
+                    open.begins_anew(datagram, record, metrics, env.now);
+                }
+                self.due = env.now.checked_add(open.idle);
+                self.open = Some(open);
+                Act::Send(held)
+            }
+            step => self.take(deciding, step),
+        }
+    }
+
+    /// None of the last [`Act::Connect`] could be had.
+    pub fn unconnected(&mut self, error: DialError, env: &mut Env<'_, M>) -> Act {
+        match self.deciding.take() {
+            Some(mut deciding) => {
+                let step = deciding.session.dial_failed(error, env);
+                self.take(deciding, step)
+            }
+            None => Act::Wait,
+        }
+    }
+
+    /// The socket of the last [`Act::Connect`] leads to this machine itself.
+    pub fn leads_here(&mut self, env: &mut Env<'_, M>) -> Act {
+        match self.deciding.take() {
+            Some(mut deciding) => {
+                let step = deciding.session.leads_here(env);
+                self.take(deciding, step)
+            }
+            None => Act::Wait,
+        }
+    }
+
+    /// [`Flow::due`] has passed.
+    pub fn expired(&mut self, env: &mut Env<'_, M>) -> Act {
+        let is_late = |deciding: &mut Deciding<M>| deciding.until.is_none_or(|until| until <= env.now);
+        if let Some(mut deciding) = self.deciding.take_if(is_late) {
+            let step = if deciding.reads {
+                deciding.session.deadline(env)
+            } else {
+                deciding.session.resolved(Err(ResolveError::Failed), env)
+            };
+            return self.take(deciding, step);
+        }
+        if self.due.is_some_and(|due| env.now < due) {
+            return Act::Wait;
+        }
+        let done = matches!(&self.open, Some(Open { kind: Kind::Dns { unanswered: 0 }, .. }));
+        Act::End(if done { CloseReason::Finished } else { CloseReason::Idle })
+    }
+
+    /// The program stops: what is silent for so long ends.
+    pub fn wind_up(&mut self, now: Instant, idle: Duration) {
+        if let Some(open) = &mut self.open {
+            open.idle = open.idle.min(idle);
+            self.due = self.due.min(now.checked_add(open.idle));
+        }
+    }
+
+    /// The flow ends, for whatever reason.
+    pub fn over(&mut self, env: &Env<'_, M>) {
+        if let (Some(Open { kind: Kind::Quic { .. }, idle, .. }), Wish::Address(dest)) =
+            (&self.open, &self.wish)
+        {
+            env.memory.left(self.client.ip(), *dest, env.now, *idle);
+        }
+    }
+
+    /// Asks the rules, beginning with this datagram.
+    fn decide(&mut self, ours: bool, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
+        let mut session =
+            Box::new(M::over_datagrams(Arc::clone(env.plan), &self.listener, self.client, env.now));
+        let wish = self.wish.clone();
+        let step = if ours { session.comes_back(wish, env) } else { session.start(wish, env) };
+        let reads = matches!(step, Step::Read { .. });
+        let mut deciding = Deciding { session, reads, until: None, held: Held::default() };
+        if reads {
+            return self.hold(deciding, datagram, env);
+        }
+        // Of a flow that is refused this is what it began with.
+        let _ = deciding.held.push(datagram, env);
+        self.take(deciding, step)
+    }
+
+    /// Keeps a datagram, and lets the session see it if it wants to.
+    fn hold(&mut self, mut deciding: Deciding<M>, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
+        let kept = deciding.held.push(datagram, env);
+        if !deciding.reads {
+            // What finds no room is lost, as on any link.
+            self.deciding = Some(deciding);
+            return Act::Wait;
+        }
+        let step =
+            if kept { deciding.session.datagram(datagram, env) } else { deciding.session.deadline(env) };
+        self.take(deciding, step)
+    }
+
+    /// What a session's step means for its flow.
+    fn take(&mut self, mut deciding: Deciding<M>, step: Step) -> Act {
+        (deciding.reads, deciding.until) = (false, None);
+        let act = match step {
+            Step::Read { until } => {
+                (deciding.reads, deciding.until) = (true, Some(until));
+                Act::Wait
+            }
+            Step::Resolve(name) => Act::Resolve(name),
+            Step::Dial(addrs) => Act::Connect(addrs),
+            Step::Close(closing) => {
+                let refused = matches!(closing.reason, CloseReason::Denied | CloseReason::Incomplete);
+                let first = deciding.held.datagrams.first().filter(|_| refused);
+                let words = first.and_then(|first| deciding.session.refusal(first));
+                self.deciding = Some(deciding);
+                return Act::Refuse(closing.reason, words);
+            }
+            // Nothing of that can be done with datagrams.
+            Step::Secure(_) | Step::SecureServer(_) | Step::Verify(_) | Step::Probe(_) | Step::Tunnel { .. } | Step::Exchange(_) => {
+                Act::End(CloseReason::BadRequest)
+            }
+        };
+        self.deciding = Some(deciding);
+        act
+    }
+}
+
+impl Held {
+    /// Keeps a datagram if there is room and memory for it. The first one has always room.
+    fn push<M: Machine>(&mut self, datagram: &[u8], env: &Env<'_, M>) -> bool {
+        let bytes = self.bytes.saturating_add(datagram.len());
+        let room = self.datagrams.is_empty() || (self.datagrams.len() < MAX_DATAGRAMS && bytes <= MAX_BYTES);
+        if !room || !self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(bytes) {
+            return false;
+        }
+        self.bytes = bytes;
+        self.datagrams.push(datagram.to_vec());
+        true
+    }
+}
+
+impl Open {
+    fn new(watch: Watch, udp_idle: Duration, now: Instant) -> Self {
+        let kind = match watch {
+            Watch::Nothing => Kind::Plain,
+            Watch::Unseen(identifier) => Kind::Unseen(identifier),
+            Watch::Dns => Kind::Dns { unanswered: 0 },
+            Watch::Quic(first) => Kind::Quic { first, since: now },
+        };
+        let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
+        Open { idle, kind }
+    }
+
+    /// Looks at a datagram of the client: whether the rules must be asked about it first.
+    fn begins_anew<M: Machine>(
+        &mut self,
+        datagram: &[u8],
+        record: &mut impl Record<M>,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> bool {
+        match &mut self.kind {
+            Kind::Plain => {}
+            Kind::Dns { unanswered } => *unanswered = unanswered.saturating_add(1),
+            Kind::Unseen(identifier) => match identifier.look(datagram) {
+                DatagramOutcome::NeedMore { .. } => {}
+                DatagramOutcome::Identified(identity) => {
+                    record.saw(&identity, metrics);
+                    self.kind = match identity {
+                        Identity::Dns { .. } => {
+                            self.idle = self.idle.min(DNS_IDLE);
+                            Kind::Dns { unanswered: 1 }
+                        }
+                        _ => Kind::Plain,
+                    };
+                }
+                DatagramOutcome::Incomplete(_) | DatagramOutcome::MidConnection => self.kind = Kind::Plain,
+            },
+            Kind::Quic { first, since } => {
+                if now.saturating_duration_since(*since) >= RETRANSMITTED {
+                    *first = None;
+                }
+                return begins_another(first.as_deref_mut(), datagram);
+            }
+        }
+        false
+    }
+}
+
+/// Whether a QUIC connection begins with this datagram that is not the `first` one of its flow over again.
+#[cfg(feature = "quic")]
+fn begins_another(first: Option<&mut DatagramIdentifier>, datagram: &[u8]) -> bool {
+    crate::identify::datagram::begins_connection(datagram)
+        && !first.is_some_and(|first| first.repeats(datagram))
+}
+
+/// Nobody has looked at the first one, either.
+#[cfg(not(feature = "quic"))]
+fn begins_another(_first: Option<&mut DatagramIdentifier>, _datagram: &[u8]) -> bool {
+    false
+}
