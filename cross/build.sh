@@ -4,7 +4,8 @@
 #   cross/build.sh [--target TRIPLE]... [--out DIR] [--no-default-features] [--setup-only]
 #
 # Writes DIR/TRIPLE/PROGRAM for every program of the package, DIR/SHA256SUMS and DIR/SIZES.md. Without --target: the six
-# below; armv5te-unknown-linux-musleabi and riscv64gc-unknown-linux-musl on request. DIR is target/routers by default.
+# below; armv5te-unknown-linux-musleabi, i686-unknown-linux-musl and riscv64gc-unknown-linux-musl on request. DIR is
+# target/routers by default.
 #
 # Two builds of one source with one toolchain are equal, bit for bit, in whatever folders they are made. What it needs and
 # where it keeps it: docs/building.md, cross/toolchain.sh. The exit status is 0 if every target was built, 1 if not, 2 for

@@ -8,6 +8,7 @@ set -euo pipefail
 target=${0##*/cc-}
 case $target in
 x86_64-unknown-linux-musl) cpu=(-target x86_64-linux-musl) ;;
+i686-unknown-linux-musl) cpu=(-target x86-linux-musl -mcpu=pentium4) ;;
 aarch64-unknown-linux-musl) cpu=(-target aarch64-linux-musl) ;;
 armv7-unknown-linux-musleabihf) cpu=(-target arm-linux-musleabihf -mcpu=generic+v7a+vfp3-d32+thumb2-neon) ;;
 arm-unknown-linux-musleabi) cpu=(-target arm-linux-musleabi -mcpu=arm1136j_s+strict_align) ;;
@@ -24,7 +25,7 @@ esac
 arguments=()
 for argument in "$@"; do
   case $argument in
-  --target=* | -march=* | -mcpu=* | -mabi=* | -mfloat-abi=* | -mfpu=* | -mips32* | -msoft-float | -m64 | -m32) ;;
+  --target=* | -march=* | -mcpu=* | -mabi=* | -mfloat-abi=* | -mfpu=* | -mips32* | -msoft-float | -m64 | -m32 | -Wl,-melf_i386) ;;
   *) arguments+=("$argument") ;;
   esac
 done

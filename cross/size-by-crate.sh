@@ -27,8 +27,8 @@ use_target_folder
 fetch_crates "$target"
 staged=$CARGO_TARGET_DIR/programs/$target-with-symbols
 rm -rf "$staged"
-# In this mangling, every symbol begins with the crate that defines it.
-CARGO_PROFILE_ROUTER_STRIP=none build_programs "$target" "$staged" -Csymbol-mangling-version=v0 "${features[@]}" >&2
+# In this mangling, every symbol begins with the crate that defines it. zig takes symbols away unless it is asked for them.
+CARGO_PROFILE_ROUTER_STRIP=none build_programs "$target" "$staged" "-Csymbol-mangling-version=v0 -Clink-arg=-g" "${features[@]}" >&2
 for program in "$staged"/*; do
   printf '%s, %s%s:\n\n' "${program##*/}" "$target" "${features[*]:+, ${features[*]}}"
   { readelf -SW "$program" && readelf -sW "$program"; } | python3 cross/size-by-crate.py

@@ -169,9 +169,9 @@ aim_at() {
   export "CC_$variable=$bin/cc-$target" "AR_$variable=$bin/ar"
   export "CFLAGS_$variable=-fno-asynchronous-unwind-tables -fno-unwind-tables $(path_maps -ffile-prefix-map)"
   export "CARGO_TARGET_${variable^^}_LINKER=$bin/cc-$target"
-  # rustc has no libc of its own for tier 3; and no target here may ask for a loader. SHA-256 and SHA-512 with their rounds
-  # as loops are 60 KB smaller.
-  export "CARGO_TARGET_${variable^^}_RUSTFLAGS=-Clink-self-contained=no -Ctarget-feature=+crt-static \
+  # rustc has no libc of its own for tier 3; and no target here may ask for a loader. zig's libc is made for size then, too.
+  # SHA-256 and SHA-512 with their rounds as loops are 60 KB smaller.
+  export "CARGO_TARGET_${variable^^}_RUSTFLAGS=-Clink-self-contained=no -Clink-arg=-Os -Ctarget-feature=+crt-static \
 -Crelocation-model=static --cfg=sha2_backend_soft=\"compact\" $(path_maps --remap-path-prefix)"
 }
 

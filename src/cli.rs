@@ -1,6 +1,7 @@
 //! The command line: options in, an exit status out.
 
 mod hash_password;
+pub(crate) mod live;
 #[cfg(feature = "intercept")]
 mod make_ca;
 
@@ -30,7 +31,7 @@ pub fn main<P: Program>(args: impl IntoIterator<Item = String>) -> ExitCode {
         Ok(given) => given,
         Err(error) => return wrong::<P>(&error.to_string()),
     };
-    if let Some(stray) = given.free.first() {
+    if let Some(stray) = given.free.get(P::words(&given)) {
         return wrong::<P>(&format!("`{stray}` is not an option"));
     }
     if given.opt_present("help") {
@@ -81,7 +82,7 @@ pub enum Source {
 impl Source {
     /// The named file, which must exist; else the default file, if there is one. Whatever else is wrong with that, such as
     /// a link to nowhere, its reader will say: it was not put there for nothing.
-    fn of(named: Option<String>, default: &Path) -> Self {
+    pub(crate) fn of(named: Option<String>, default: &Path) -> Self {
         match (named, default.symlink_metadata()) {
             (Some(path), _) => Source::File(PathBuf::from(path)),
             (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Source::Default,
@@ -93,10 +94,14 @@ impl Source {
 fn options<P: Program>() -> Options {
     let mut options = Options::new();
     options.optopt("f", "config", &format!("configuration file (default {})", P::DEFAULT_PATH), "FILE");
-    options.optflag("v", "validate", "check the configuration and everything it names, then exit");
-    options.optflag("d", "debug", "log debug lines, too");
-    options.optflag("V", "version", "print the version");
-    options.optflag("h", "help", "print this");
+    for (short, long, text) in [
+        ("v", "validate", "check the configuration and everything it names, then exit"),
+        ("d", "debug", "log debug lines, too"),
+        ("V", "version", "print the version"),
+        ("h", "help", "print this"),
+    ] {
+        options.optflag(short, long, text);
+    }
     P::options(&mut options);
     options
 }

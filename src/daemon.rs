@@ -4,6 +4,8 @@ mod check;
 mod follower;
 mod health;
 mod household;
+mod live;
+mod passes;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 pub use self::household::{Household, week_time};
+pub(crate) use self::live::{bind as bind_live, serve as serve_live};
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 #[cfg(feature = "tls")]
@@ -23,11 +26,11 @@ use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::program::Program;
-use crate::session::Memory;
+use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
 use crate::sys::socket::Outgoing;
-use crate::sys::{limits, time};
+use crate::sys::{limits, threads, time};
 
 /// Runs until a signal ends it.
 ///
@@ -49,11 +52,13 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
+    let live = P::bind_live(&plan)?;
     let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
     drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
-    P::in_force(&plan, &metrics);
+    let around = Arc::<P::Around>::default();
+    P::in_force(&plan, &metrics, &around);
     let effective = effective_limits(service, descriptors);
     let mut prepared = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -93,7 +98,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         admission,
         resolver,
         verifier,
-        surroundings: P::surroundings(),
+        surroundings: Arc::<P::Around>::clone(&around) as Arc<dyn Surroundings>,
         #[cfg(feature = "tls")]
         prober,
         dialled,
@@ -115,6 +120,10 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         handles.push(handle);
     }
 
+    if let Some(live) = live {
+        let workers = handles.iter().map(Handle::another).collect();
+        P::serve_live(live, &around, workers).map_err(|e| format!("cannot serve the live socket: {e}"))?;
+    }
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon::<P> {
         source,
@@ -124,6 +133,7 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         shared,
         follower: Follower::start(watch, &plan, &locals, followers),
         plan,
+        around,
         beside,
     };
     daemon.announce();
@@ -154,6 +164,7 @@ struct Daemon<P: Program> {
     shared: Arc<Shared>,
     follower: Follower<P::Plan>,
     plan: Arc<P::Plan>,
+    around: Arc<P::Around>,
     beside: P::Beside,
 }
 
@@ -209,7 +220,7 @@ impl<P: Program> Daemon<P> {
             log::warn!("a change of workers, user or group needs a restart");
         }
         logging::reconfigure(&service.log);
-        P::in_force(&plan, &self.shared.metrics);
+        P::in_force(&plan, &self.shared.metrics, &self.around);
         self.shared.admission.change(effective_limits(service, self.descriptors));
         if P::RESOLVES
             && let Some(resolver) = &self.shared.resolver
@@ -256,12 +267,13 @@ impl<P: Program> Daemon<P> {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("signals".into()).spawn(hurry) {
+        if let Err(error) = threads::spawn("signals", threads::STACK_SIZE, hurry) {
             log::warn!("a second signal will not be heard: {error}");
         }
         for worker in self.workers {
             worker.join();
         }
+        P::ended(&self.plan);
         log::info!("Stopped");
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connect;
 pub mod daemon;
 pub mod decide;
+pub mod devices;
 pub mod engine;
 pub mod identify;
 #[cfg(feature = "intercept")]
@@ -15,6 +16,7 @@ pub mod intercept;
 pub mod logging;
 pub mod metrics;
 pub mod program;
+pub mod quota;
 pub mod relay;
 pub mod session;
 pub mod sys;

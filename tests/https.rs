@@ -454,3 +454,80 @@ fn stopping_and_idling_say_goodbye() {
     assert!(proxy.daemon.stop().success());
     client.read_to_end(&mut rest).unwrap();
 }
+
+/// What rustls says first to `localhost`.
+fn client_hello() -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// Signatures with a large key of RSA were made for everybody who asked before others got their turn.
+#[test]
+fn handshakes_let_others_through_and_a_large_key_is_warned_of() {
+    const CLIENTS: usize = 100;
+    if !have("openssl") {
+        return skip("needs openssl");
+    }
+    let dir = common::TempDir::new();
+    let (cert, key) = (dir.0.join("rsa.pem"), dir.0.join("rsa.key"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:4096", "-nodes", "-subj", "/CN=localhost", "-days", "30"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let (port, plain) = (free_port(), free_port());
+    let config = format!(
+        "listen:\n  - {{mode: https, ip6: [], port: {port}}}\n  - {{mode: http, ip6: [], port: {plain}}}\n\
+         workers: 1\noutput: {{allowLocal: true}}\ntimeout: {{process: 60000}}\nlimits: {{perSource: 1000}}\n\
+         certs: {{serverPublic: {}, serverPrivate: {}}}\nrules:\n  - {{action: accept}}\n",
+        cert.display(),
+        key.display()
+    );
+    let said = text(&run_on(&config, &["-f", "{}", "-v"]));
+    assert!(said.contains("a key of RSA with 4096 bits") && said.contains("ECDSA P-256"), "{said}");
+
+    let daemon = Daemon::start(&config, &[port, plain]);
+    let origin = Origin::echo("127.0.0.1:0");
+    let mut tunnel = common::client::tunnel(("127.0.0.1", plain), &origin.addr.to_string());
+    let idle = daemon.descriptors();
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(("127.0.0.1", port))).collect();
+    wait_for("all to be accepted", || (daemon.descriptors() >= idle + CLIENTS).then_some(()));
+
+    // All of them speak at the same moment, whoever is in the tunnel last.
+    daemon.signal(libc::SIGSTOP);
+    let hello = client_hello();
+    for client in &mut clients {
+        client.write_all(&hello).unwrap();
+    }
+    tunnel.write_all(b"is anybody there?").unwrap();
+    daemon.signal(libc::SIGCONT);
+    let mut back = [0; 17];
+    while tunnel.peek(&mut back).unwrap() < back.len() {}
+    daemon.signal(libc::SIGSTOP);
+    let is_answered = |client: &&mut TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        client.peek(&mut [0]).is_ok()
+    };
+    let before = clients.iter_mut().filter(is_answered).count();
+    daemon.signal(libc::SIGCONT);
+    assert!(before < CLIENTS * 3 / 4, "{before} of {CLIENTS} handshakes came first");
+    for client in &mut clients {
+        client.set_nonblocking(false).unwrap();
+        let mut first = [0];
+        client.read_exact(&mut first).unwrap();
+        assert_eq!(first, [22], "a handshake, no alert");
+    }
+}

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use common::client::{End, Http, connect, expect_bytes, read_end};
+use common::client::{End, Http, connect, expect_bytes, read_end, tunnel};
 use common::daemon::{self, Daemon, text};
 use common::dns::NameServer;
 use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, SERVER4, SERVER6, at};
@@ -21,8 +21,9 @@ use common::tls::{ALERT_UNRECOGNIZED_NAME, hello};
 use common::{TempDir, free_port, have, skip, wait_for};
 
 /// What cross/build.sh can build for, the emulator, and the oldest of its CPUs that must do.
-const CPUS: [(&str, &str, &str); 8] = [
+const CPUS: [(&str, &str, &str); 9] = [
     ("x86_64-unknown-linux-musl", "qemu-x86_64", "qemu64"),
+    ("i686-unknown-linux-musl", "qemu-i386", "n270"),
     ("aarch64-unknown-linux-musl", "qemu-aarch64", "cortex-a53"),
     ("armv7-unknown-linux-musleabihf", "qemu-arm", "cortex-a7"),
     ("arm-unknown-linux-musleabi", "qemu-arm", "arm1136"),
@@ -42,7 +43,8 @@ struct Build {
 
 impl Build {
     fn is_emulated(&self) -> bool {
-        !(self.triple.starts_with("x86_64") && cfg!(target_arch = "x86_64"))
+        let runs_on_x86_64 = self.triple.starts_with("x86_64") || self.triple.starts_with("i686");
+        !(runs_on_x86_64 && cfg!(target_arch = "x86_64"))
     }
 
     /// The program on its CPU.
@@ -231,6 +233,30 @@ fn the_daemon_serves_connect_counts_reloads_and_drains() {
         drop(running);
         let status = daemon.wait_exit(common::PATIENCE).expect("it did not stop");
         assert_eq!(status.code(), Some(0), "{}", build.triple);
+    }
+}
+
+/// On a router a tunnel that nobody uses for the moment must cost next to nothing. An emulator's memory is not the program's.
+#[test]
+fn two_hundred_idle_tunnels_cost_a_router_little() {
+    const TUNNELS: u64 = 200;
+    for build in builds().into_iter().filter(|build| !build.is_emulated()) {
+        let port = free_port();
+        let config = format!(
+            "listen:\n  - {{mode: http, port: {port}}}\noutput: {{allowLocal: true}}\nworkers: 2\n{RULES}"
+        );
+        let daemon = Daemon::start_by(build.command(), &config, &[port]);
+        let origin = Origin::echo("127.0.0.1:0");
+        let tunnels: Vec<_> = (0..TUNNELS)
+            .map(|_| {
+                let mut stream = tunnel(("127.0.0.1", port), &origin.addr.to_string());
+                stream.write_all(&hello("www.example.com")).unwrap();
+                expect_bytes(&mut stream, &hello("www.example.com"));
+                stream
+            })
+            .collect();
+        let memory = daemon.memory_kib();
+        assert!(memory < 3 * 1024, "{}: {memory} KiB with {} tunnels", build.triple, tunnels.len());
     }
 }
 

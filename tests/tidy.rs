@@ -122,6 +122,8 @@ const FOUNDATIONS: &[(&str, &[&str])] = &[
     ("wire", &["wire"]),
     ("sys", &["sys"]),
     ("auth", &["auth"]),
+    ("quota", &["quota"]),
+    ("devices", &["decide"]),
     ("decide", &["decide"]),
     ("identify", &["identify", "wire"]),
 ];

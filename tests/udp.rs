@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::daemon::Daemon;
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER_OUT4, ROUTER_OUT6, SERVER4, SERVER6, at};
 use common::udp::{UdpClient, UdpServer, is_refusal_of, quic_flow, timed};
+use common::wait_for;
 
 const PORT: u16 = 4128;
 
@@ -105,6 +106,7 @@ rules:
 ";
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn quic_is_let_in_by_name_with_its_datagrams_in_their_order() {
     let Some((lab, daemon)) = start("443", NAME_RULES) else { return };
     for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
@@ -136,6 +138,7 @@ fn quic_is_let_in_by_name_with_its_datagrams_in_their_order() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn quic_that_is_refused_is_told_so_at_once_and_nothing_else_is() {
     let rules = "
 rules:
@@ -187,6 +190,7 @@ rules:
 }
 
 #[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
 fn half_an_initial_is_refused_when_its_time_is_over() {
     let settings = format!("timeout: {{process: 300}}\n{NAME_RULES}");
     let Some((lab, daemon)) = start("443", &settings) else { return };
@@ -327,4 +331,237 @@ fn large_datagrams_pass() {
             }
         });
     }
+}
+
+/// The limits of a rule count flows, and what goes beyond its rate is dropped.
+#[test]
+fn limits_of_a_rule_hold_for_flows() {
+    const DATAGRAMS: usize = 20;
+    let rules = "rules:
+  - {port: 9000, action: accept, limit: {connections: 1}}
+  - {port: 9001, action: accept, limit: {rate: 8kbit}}
+";
+    let Some((lab, daemon)) = start("9000, 9001", rules) else { return };
+    let counted = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    let paced = lab.server.run(|| UdpServer::sink(at(SERVER4, 9001)));
+    lab.client.run(|| {
+        let (first, second) = (UdpClient::new(CLIENT4), UdpClient::new(CLIENT4));
+        first.echoed(&at(SERVER4, 9000), b"in");
+        second.send(&at(SERVER4, 9000), b"out");
+        second.hears_nothing();
+        first.echoed(&at(SERVER4, 9000), b"still in");
+        for _ in 0..DATAGRAMS {
+            first.send(&at(SERVER4, 9001), &[0; 1000]);
+        }
+    });
+    daemon.wait_log(&["| Denied | rule=0", "limit=connections"]);
+    assert_eq!(counted.seen().len(), 2);
+    daemon.wait_log(&["=> 203.0.113.5:9001 | Accept | rule=1"]);
+    // A datagram is a second's worth.
+    let seen = common::wait_for("the first", || Some(paced.seen().len()).filter(|seen| *seen > 0));
+    assert!(seen < DATAGRAMS / 2, "{seen}");
+}
+
+#[test]
+#[cfg_attr(not(feature = "quic"), ignore = "this build does not read QUIC")]
+fn a_client_that_moves_goes_on_and_a_stranger_does_not() {
+    let Some((lab, daemon)) = start("443", NAME_RULES) else { return };
+    let to = at(SERVER4, 443);
+    let _origin = lab.server.run(|| UdpServer::echo(at(SERVER4, 443)));
+    let client = lab.client.run(|| UdpClient::new(CLIENT4));
+    quic_flow("aioquic-v1").iter().for_each(|datagram| client.send(&to, datagram));
+    let _ = client.hear(&to);
+    let moved = lab.client.run(|| UdpClient::new(CLIENT4));
+    moved.echoed(&to, b"\x40 in the middle");
+    daemon.wait_log(&[&format!("| Accept | rule=0 sport={} proto=quic name=quic.example.com", moved.port())]);
+    // Nobody knows this one; in the first minute after the start the rules are asked, which want a name.
+    let other = lab.client.run(|| UdpClient::new(CLIENT6));
+    other.send(&at(SERVER6, 443), b"\x40 in the middle");
+    other.hears_nothing();
+    daemon.wait_log(&[&format!("| Denied | rule=default sport={} proto=quic", other.port())]);
+}
+
+/// Beyond the rules' word nothing is kept of a flow but its socket and some hundred bytes.
+#[test]
+fn ten_thousand_flows_come_and_go() {
+    const PORTS: usize = 100;
+    // A limit of connections is half of the descriptors.
+    let most = common::process::raise_descriptor_limit().saturating_sub(300) / 2;
+    let sockets = (most / PORTS as u64).min(100) as usize;
+    assert!(sockets >= 5, "too few descriptors for a test of many flows");
+    let rules = "timeout: {udpIdle: 4000}\nlimits: {connections: 10100, perSource: 10100}\nmetrics: {enabled: true}\n\
+                 rules: [{port: 10000-10099, action: accept}]\n";
+    let Some((lab, daemon)) = start("10000-10099", rules) else { return };
+    lab.server.nft(
+        "table ip one {
+            chain prerouting { type nat hook prerouting priority dstnat; udp dport 10000-10099 redirect to :9000; }
+        }",
+    );
+    let _server = lab.server.run(|| UdpServer::start(at(SERVER4, 9000), |datagram| vec![datagram.to_vec()]));
+    let now = || {
+        let metrics = lab.router.sh("curl -s http://127.0.0.1:9512/metrics");
+        let line = metrics.lines().find(|l| l.starts_with("calamary_current_connections ")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let idle = daemon.descriptors();
+    let mut memory = Vec::new();
+    for round in 0..2 {
+        let clients: Vec<UdpClient> =
+            lab.client.run(|| (0..sockets).map(|_| UdpClient::new(CLIENT4)).collect());
+        let mut answered = 0;
+        for port in 10_000..10_000 + PORTS {
+            let to = at(SERVER4, port as u16);
+            clients.iter().for_each(|client| client.send(&to, b"hello"));
+            for client in &clients {
+                // A datagram may be lost where everything comes at once.
+                answered += usize::from(client.hear_within(Duration::from_millis(200)).is_some());
+            }
+        }
+        assert!(answered >= sockets * PORTS * 9 / 10, "{answered} of {}", sockets * PORTS);
+        memory.push(daemon.memory_kib());
+        println!("{} flows, {} KiB, {} descriptors", now(), daemon.memory_kib(), daemon.descriptors());
+        wait_for("all flows to end", || (now() == 0).then_some(()));
+        assert!(daemon.descriptors() < idle + 150, "round {round}: {} descriptors", daemon.descriptors());
+    }
+    let [first, second] = memory[..] else { unreachable!() };
+    assert!(second < first + 2048, "grows from {first} to {second} KiB");
+}
+
+/// Noise of two kinds from one client, and another that has a conversation meanwhile.
+#[test]
+fn a_flood_is_bounded_and_a_good_flow_goes_on() {
+    let rules = format!(
+        "limits: {{connections: 400, perSource: 200}}{NAME_RULES}  - {{port: 9000, action: accept}}\n"
+    );
+    let Some((lab, daemon)) = start("443, 9000", &rules) else { return };
+    lab.client.sh("ip addr add 192.168.77.11/24 dev lan");
+    let origin = lab.server.run(|| UdpServer::sink(at(SERVER4, 443)));
+    let _server = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    let good = lab.client.run(|| UdpClient::new(CLIENT4B));
+    good.echoed(&at(SERVER4, 9000), b"before");
+    let (before, descriptors) = (daemon.memory_kib(), daemon.descriptors());
+    let half = quic_flow("chromium").remove(0);
+    lab.client.run(|| {
+        for seed in 0..1500 {
+            let noise = UdpClient::new(CLIENT4);
+            noise.send(&at(SERVER4, 443), &half);
+            noise.send(&at(SERVER4, 443), &common::pattern(1000, seed));
+            if seed % 50 == 0 {
+                good.echoed(&at(SERVER4, 9000), b"meanwhile");
+            }
+        }
+    });
+    let grown = daemon.memory_kib().saturating_sub(before);
+    assert!(grown < 8192, "{grown} KiB more");
+    assert!(daemon.descriptors() < descriptors + 250);
+    assert!(origin.seen().is_empty());
+    daemon.wait_log(&["too many connections: refused 192.168.77.10"]);
+}
+
+/// A firewall rule for the router's own datagrams that does not leave calamary's out: each would come back for ever.
+#[test]
+fn what_this_program_has_sent_itself_is_not_sent_again() {
+    let Some((lab, daemon)) = start("9000", "rules: [{port: 9000, action: accept}]\n") else { return };
+    let server = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
+    lab.router.nft(
+        "table inet own {
+            chain output { type route hook output priority mangle; udp dport 9000 meta mark set 1; }
+            chain prerouting {
+                type filter hook prerouting priority mangle;
+                iifname lo meta nfproto ipv4 udp dport 9000 tproxy ip to 127.0.0.1:4128 meta mark set 1 accept
+            }
+        }",
+    );
+    lab.client.run(|| {
+        let client = UdpClient::new(CLIENT4);
+        client.send(&at(SERVER4, 9000), b"hello");
+        client.hears_nothing();
+        client.send(&at(SERVER4, 9000), b"hello?");
+        client.hears_nothing();
+    });
+    daemon.wait_count(1, &[&format!("{CLIENT4} => {} | Accept | rule=0", at(SERVER4, 9000))]);
+    daemon.wait_count(1, &["203.0.113.1 => ", "| Denied | rule=always"]);
+    assert_eq!(daemon.count_log(&["=>"]), 2, "{}", daemon.log());
+    assert!(server.seen().is_empty());
+}
+
+/// Answering in foreign names takes privileges that are kept, and ports below 1024.
+#[test]
+fn a_user_without_root_answers_all_the_same() {
+    let rules = "user: nobody\nrules: [{port: 53, action: accept}]\n";
+    let Some((lab, daemon)) = start("53", rules) else { return };
+    for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+        let _server = lab.server.run(|| UdpServer::echo(at(server, 53)));
+        lab.client.run(|| UdpClient::new(client).echoed(&at(server, 53), b"hello"));
+    }
+    assert!(!daemon.status_field("Uid:").starts_with('0'));
+}
+
+/// A PROXY header of version 2 for a datagram: command, source, destination, and some TLV.
+fn header(command: u8, src: &str, dest: &str) -> Vec<u8> {
+    let [src, dest]: [std::net::SocketAddr; 2] = [src, dest].map(|addr| addr.parse().unwrap());
+    let (family, addresses) = match (src.ip(), dest.ip()) {
+        (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dest)) => {
+            (0x12, [src.octets(), dest.octets()].concat())
+        }
+        (std::net::IpAddr::V6(src), std::net::IpAddr::V6(dest)) => {
+            (0x22, [src.octets(), dest.octets()].concat())
+        }
+        _ => panic!("two families"),
+    };
+    let ports = [src.port().to_be_bytes(), dest.port().to_be_bytes()].concat();
+    let rest = [addresses, ports, b"\xe0\0\x03abc".to_vec()].concat();
+    [b"\r\n\r\n\0\r\nQUIT\n", &[0x20 | command, family, 0, rest.len() as u8][..], &rest].concat()
+}
+
+#[test]
+fn behind_a_proxy_header_each_datagram_says_whose_it_is() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let config = "listen:
+  - {mode: proxyproto, ip4: ['0.0.0.0'], ip6: [], port: 4129, udp: true, trusted: ['192.168.77.10', '192.168.77.11']}
+rules:
+  - {src: 10.9.9.9, action: deny}
+  - {port: 9000, action: accept}
+";
+    lab.client.sh("for n in 11 12; do ip addr add 192.168.77.$n/24 dev lan; done");
+    let daemon = lab.router.run(|| Daemon::start(config, &[4129]));
+    let servers = lab.server.run(|| [at(SERVER4, 9000), at(SERVER6, 9000)].map(UdpServer::echo));
+    let listener = "192.168.77.1:4129";
+    lab.client.run(|| {
+        let peers = [CLIENT4, CLIENT4B].map(UdpClient::new);
+        for (src, dest) in [("10.1.1.1:5000", at(SERVER4, 9000)), ("[fd00::1]:5000", at(SERVER6, 9000))] {
+            let header = header(1, src, &dest);
+            // The same client, say two who speak for it: they are two.
+            for (peer, word) in peers.iter().zip(["one", "two"]).chain(peers.iter().zip(["three", "four"])) {
+                peer.send(listener, &[&header[..], word.as_bytes()].concat());
+                let expected = [&header[..], format!("{dest} {word}").as_bytes()].concat();
+                assert!(peer.hear(listener) == expected, "{word}");
+            }
+            daemon.wait_count(2, &[&format!(" => {dest} | Accept | rule=1 sport=5000")]);
+        }
+        assert_eq!(servers[0].datagrams().concat(), b"onetwothreefour");
+        // Denied, speaking for nobody, without a header, with half of one, of a connection.
+        let denied = header(1, "10.9.9.9:5000", &at(SERVER4, 9000));
+        let mut tcp = header(1, "10.1.1.1:5000", &at(SERVER4, 9000));
+        tcp[13] = 0x11;
+        let local = header(0, "10.1.1.1:5000", &at(SERVER4, 9000));
+        for wrong in [&denied[..], &local, b"hello", &denied[..20], &tcp] {
+            peers[0].send(listener, wrong);
+            peers[0].hears_nothing();
+        }
+        daemon.wait_count(1, &["10.9.9.9 => ", "| Denied | rule=0"]);
+        // Told so in QUIC, behind the same header.
+        let initial = quic_flow("aioquic-v1").remove(0);
+        let quic = header(1, "10.9.9.9:5001", &at(SERVER4, 9000));
+        for _ in 0..2 {
+            peers[0].send(listener, &[&quic[..], &initial].concat());
+            let answer = peers[0].hear(listener);
+            assert!(answer.strip_prefix(&quic[..]).is_some_and(|vn| is_refusal_of(vn, &initial)));
+        }
+        let stranger = UdpClient::new("192.168.77.12");
+        stranger.send(listener, &[&header(1, "10.1.1.1:5000", &at(SERVER4, 9000))[..], b"hello"].concat());
+        stranger.hears_nothing();
+        daemon.wait_log(&["datagrams with PROXY headers from 192.168.77.12, who is not trusted"]);
+    });
+    assert_eq!(servers[0].seen().len(), 4);
 }

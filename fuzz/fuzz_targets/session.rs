@@ -267,6 +267,10 @@ impl Run {
                     self.call(|session, env| session.connected(addrs[0], local, env));
                 }
             }
+            Step::Associate(_) => {
+                assert!(!self.session.associated("192.0.2.254:40000".parse().unwrap()).is_empty());
+                return Ok(Going::Over);
+            }
             Step::Tunnel { to_server } => {
                 self.tunnelled(&to_server);
                 return Ok(Going::Over);
@@ -412,7 +416,7 @@ impl Run {
                     self.dialled(&addrs);
                     self.call(|session, env| session.dial_failed(DialError::TimedOut, env));
                 }
-                Step::Tunnel { .. } | Step::Exchange(_) | Step::Close(_) => return,
+                Step::Associate(_) | Step::Tunnel { .. } | Step::Exchange(_) | Step::Close(_) => return,
             }
         }
         panic!("a session that does not end: {:?}", self.step);

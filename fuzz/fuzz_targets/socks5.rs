@@ -1,16 +1,18 @@
-//! SOCKS 5: one answer for every prefix of each message, and what is read is written again as the same bytes.
+//! SOCKS 5: one answer for every prefix of each message, and what is read is written again as the same bytes; of datagrams
+//! the header.
 #![no_main]
 
 use std::fmt::Debug;
 use std::net::IpAddr;
 
 use calamary::accept::Wish;
-use calamary::accept::socks5::wish;
+use calamary::accept::socks5::{datagram_wish, sender_port, wish};
 use calamary::decide::name::normalise;
 use calamary::wire::Parse;
 use calamary::wire::dns::is_host_name;
 use calamary::wire::socks5::{
-    Address, Command, MAX_MESSAGE, Method, Request, parse_credentials, parse_greeting, parse_request,
+    Address, Command, Datagram, MAX_MESSAGE, Method, Request, datagram_header, parse_credentials,
+    parse_datagram, parse_greeting, parse_request,
 };
 use calamary_fuzz::{Random, prefixes};
 use libfuzzer_sys::fuzz_target;
@@ -41,6 +43,12 @@ fuzz_target!(|data: &[u8]| {
         written[2] = data[2];
         assert_eq!(data[..request.len], written);
         check_wish(&request);
+        let client = "192.0.2.1".parse().unwrap();
+        let port = sender_port(&request, client);
+        assert!(port.is_err() || port == Ok(None) || port == Ok(Some(request.port)));
+    }
+    if let Some(datagram) = parse_datagram(data) {
+        check_datagram(data, &datagram);
     }
 });
 
@@ -82,6 +90,24 @@ fn write(request: &Request) -> Vec<u8> {
     }
     out.extend(request.port.to_be_bytes());
     out
+}
+
+fn check_datagram(data: &[u8], datagram: &Datagram<'_>) {
+    let Datagram { header, fragment, address, port, payload } = datagram;
+    assert_eq!(data, [*header, *payload].concat());
+    assert_eq!(data[2], *fragment);
+    assert_eq!(parse_datagram(header).map(|d| (d.header, d.payload.len())), Some((*header, 0)));
+    for len in prefixes(header.len(), MAX_PREFIXES, &mut Random::of(data)) {
+        assert!(len == header.len() || parse_datagram(&header[..len]).is_none(), "{len} bytes");
+    }
+    // Behind its first three bytes it is like a request.
+    let request = Request { len: 0, command: Command::Connect, address: address.clone(), port: *port };
+    assert_eq!(header[3..], write(&request)[3..]);
+    assert_eq!(datagram_wish(datagram), wish(&request).ok().filter(|_| *fragment == 0));
+    if let Some(Wish::Address(addr)) = datagram_wish(datagram) {
+        let answer = datagram_header(addr);
+        assert_eq!(parse_datagram(&answer).and_then(|answer| datagram_wish(&answer)), Some(Wish::Address(addr)));
+    }
 }
 
 fn check_wish(request: &Request) {

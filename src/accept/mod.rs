@@ -11,7 +11,7 @@ pub mod transparent;
 use std::net::SocketAddr;
 
 /// Where a client wants to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wish {
     /// To an address; never v4-mapped.
     Address(SocketAddr),
@@ -19,7 +19,7 @@ pub enum Wish {
     Name {
         /// In lower case; a trailing dot is kept.
         host: Box<str>,
-        /// TCP port.
+        /// TCP or UDP port.
         port: u16,
     },
     /// Nobody knows any more: a DNAT elsewhere took the destination away, or the listener was contacted itself.

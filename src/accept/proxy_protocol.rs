@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Wish, canonical};
-use crate::wire::proxy_protocol::{Endpoints, Header};
+use crate::wire::Parse;
+use crate::wire::proxy_protocol::{Endpoints, Header, parse};
 
 /// What a header means for the connection that began with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +38,24 @@ pub fn introduction(
             (src, dest) if is_itself(src, dest) => Introduction::HealthCheck,
             (src, dest) => Introduction::Client { src, wish: Wish::Address(dest) },
         },
-        Endpoints::Unsupported => Introduction::Refused,
+        Endpoints::Udp { .. } | Endpoints::Unsupported => Introduction::Refused,
+    }
+}
+
+/// Whom a datagram from a trusted sender speaks for, where that wants to go, and the header's length. Nothing for one that
+/// speaks for nobody, or that begins with no whole header for a datagram.
+pub fn datagram(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr, usize)> {
+    match parse(bytes) {
+        Parse::Complete(Header { len, endpoints: Endpoints::Udp { src, dest } }) => {
+            Some((canonical(src), canonical(dest), len))
+        }
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Parse, proxy_protocol::parse};
 
     #[test]
     fn who_speaks_for_whom() {

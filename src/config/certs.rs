@@ -144,6 +144,9 @@ mod server {
     /// Certificates of one chain. Four are many.
     const MAX_CHAIN: usize = 16;
 
+    /// The largest key of RSA that nobody is warned of.
+    const MAX_RSA_BITS: usize = 2048;
+
     /// What a listener needs, if the files are in order.
     pub(super) fn role(public: &Loaded<'_>, private: &Loaded<'_>, report: &mut Report) -> Option<Role> {
         let (chain, key) = (chain(public, report), key(private, report));
@@ -240,6 +243,17 @@ mod server {
                     format!("`{path}`: certificate {which} counts from {date} on, if this machine's clock is right"),
                 );
             }
+        }
+        if let Some(Some(Certificate { rsa_bits: Some(bits), .. })) = parsed.first()
+            && *bits > MAX_RSA_BITS
+        {
+            report.warn(
+                file.node,
+                format!(
+                    "`{path}`: a key of RSA with {bits} bits: each handshake holds up other connections, on a small router for a \
+                     second; ECDSA P-256 is a hundred times faster"
+                ),
+            );
         }
         for (place, pair) in parsed.windows(2).enumerate() {
             if let [Some(one), Some(next)] = pair

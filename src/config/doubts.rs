@@ -3,9 +3,11 @@
 
 use std::collections::HashSet;
 
+use super::devices::Devices;
 use super::problem::{Report, shown};
 use super::rules::Rule;
 use crate::decide::Action;
+use crate::decide::device::UNKNOWN;
 use crate::decide::rules::{EchValue, FieldSpec, NameValue, RuleSpec, Ruleset, Term, UserValue};
 
 /// Denies by negated names that are followed through the rules behind them.
@@ -68,6 +70,22 @@ pub(super) fn warn(
     }
 }
 
+/// Warns of devices that nothing but a lease can name: a typing error looks the same.
+pub(super) fn warn_of_devices(rules: &[Rule<'_>], devices: &Devices, report: &mut Report) {
+    for rule in rules {
+        let Some(node) = rule.device else { continue };
+        let terms = rule.spec.fields.iter().filter_map(|field| match field {
+            FieldSpec::Device(terms) => Some(terms),
+            _ => None,
+        });
+        let strange =
+            |name: &&str| devices.leases.is_none() && *name != UNKNOWN && !devices.called.contains(*name);
+        if let Some(name) = terms.flatten().map(|term| &*term.value).find(strange) {
+            report.warn(node, format!("no device is called `{}`, and there is no leases file", shown(name)));
+        }
+    }
+}
+
 /// The first user of `rule` whom no listener knows.
 fn stranger<'r>(rule: &'r RuleSpec, named: &HashSet<String>) -> Option<&'r str> {
     let terms = rule.fields.iter().filter_map(|field| match field {
@@ -96,7 +114,8 @@ fn names(rule: &RuleSpec) -> Option<&[Term<NameValue>]> {
 
 fn denies_by_negated_names_alone(rule: &RuleSpec) -> bool {
     let negated_name = |term: &Term<NameValue>| term.negated && !matches!(term.value, NameValue::None);
-    !rule.action.lets_through() && names(rule).is_some_and(|terms| terms.iter().all(negated_name))
+    matches!(rule.action, Action::Deny | Action::Redirect)
+        && names(rule).is_some_and(|terms| terms.iter().all(negated_name))
 }
 
 /// The first of `later` that accepts nameless traffic of the kind that `rule` denies.
@@ -105,7 +124,7 @@ fn nameless_reach(rule: &RuleSpec, later: &[Rule<'_>]) -> Option<usize> {
         let positive_none = |term: &Term<NameValue>| !term.negated && matches!(term.value, NameValue::None);
         let takes_nameless = names(spec).is_none_or(|terms| terms.iter().any(positive_none));
         let apart = rule.fields.iter().any(|a| spec.fields.iter().any(|b| are_apart(a, b)));
-        if !takes_nameless || apart {
+        if !takes_nameless || apart || spec.action == Action::Observe {
             continue;
         }
         if spec.action.lets_through() {

@@ -24,6 +24,7 @@ use super::rules::{check_name, parse_net};
 use crate::decide::list::ListBuilder;
 use crate::decide::name::{Coverage, NamePattern};
 use crate::decide::why::Wanted;
+use crate::sys::error::described;
 
 /// The largest list file.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -134,7 +135,7 @@ pub(super) fn load(
         progress.at(line, format_args!("reading {}: line {line}", path.display()));
     })?;
     if expected.all() > MAX_ENTRIES {
-        return Err(io::Error::other(format!("more than {MAX_ENTRIES} entries")));
+        return Err(described(io::ErrorKind::Other, format!("more than {MAX_ENTRIES} entries")));
     }
     list.reserve(expected.names + expected.exceptions, expected.v4, expected.v6)
         .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -156,7 +157,7 @@ pub(super) fn load(
         progress.at(line, format_args!("storing {}: entry {}", path.display(), counts.all()));
     })?;
     if counts != expected {
-        return Err(io::Error::other("was written to while it was read"));
+        return Err(described(io::ErrorKind::Other, "was written to while it was read"));
     }
     Ok((counts, passed))
 }
@@ -183,10 +184,10 @@ fn open(path: &Path) -> io::Result<File> {
     // Asked before it is opened: opening a named pipe would wait for a writer.
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(described(io::ErrorKind::Other, "not a regular file"));
     }
     if metadata.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
+        return Err(described(io::ErrorKind::Other, format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     File::open(path)
 }

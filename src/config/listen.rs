@@ -22,6 +22,8 @@ pub(super) struct Ways {
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
     /// Those of them that carry datagrams, too.
     pub(super) udp: &'static [&'static str],
+    /// Who may send a PROXY header: reads the key `trusted` of a mode.
+    pub(super) trusted: fn(Option<&Node>, &str, &mut Report) -> AddrSet,
 }
 
 /// The users of a listener: its key `users`, and the name of its mode.
@@ -31,7 +33,8 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
-    udp: &["transparent"],
+    udp: &["transparent", "proxyproto", "socks5"],
+    trusted,
 };
 
 /// Who may send a PROXY header where nothing is said: this machine and private networks (RFC 1918, RFC 4193).
@@ -110,6 +113,11 @@ fn listener(
     if let (true, Some(node), Some(refusal)) = (udp, section.get("udp"), udp_refusal(mode_name, tproxy, ways))
     {
         report.error(node, refusal);
+    } else if let (true, false, "socks5") = (udp, tcp, mode_name) {
+        report.error(
+            section.get("tcp").unwrap_or(entry),
+            "`udp` in mode `socks5` needs `tcp`, too: datagrams are asked for over a connection",
+        );
     } else if !tcp && !udp {
         report.error(
             section.get("tcp").unwrap_or(entry),
@@ -120,7 +128,7 @@ fn listener(
         Some(node) => choice(node, "a target", TARGETS, report).unwrap_or(Target::Auto),
         None => Target::Auto,
     };
-    let trusted = trusted(section.get("trusted"), mode_name, report);
+    let trusted = (ways.trusted)(section.get("trusted"), mode_name, report);
     let users = users(section.get("users"), mode_name, report);
     let port = match section.get("port") {
         Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),
@@ -132,7 +140,10 @@ fn listener(
     let addrs = addresses(entry, &section, report);
 
     let (Some(mode), Some(port)) = (mode, port.and_then(|port| u16::try_from(port).ok())) else { return };
-    let transports = [(L4::Tcp, tcp), (L4::Udp, udp)].into_iter().filter_map(|(l4, on)| on.then_some(l4));
+    // SOCKS listens for connections alone: each client that asks is told a port of its own for its datagrams.
+    let associate = mode == Mode::Socks5 && udp;
+    let transports =
+        [(L4::Tcp, tcp), (L4::Udp, udp && !associate)].into_iter().filter_map(|(l4, on)| on.then_some(l4));
     for ((ip, node), l4) in addrs.into_iter().flat_map(|addr| transports.clone().map(move |l4| (addr, l4))) {
         let addr = SocketAddr::new(ip, port);
         let is_taken = |other: &&Listener| other.l4 == l4 && super::share_port(other.addr, addr);
@@ -160,7 +171,18 @@ fn listener(
             report.warn(node, format!("users of {addr} send their passwords in clear: {advice}"));
         }
         let (trusted, users) = (trusted.clone(), users.clone());
-        listeners.push(Listener { mode, addr, l4, tproxy, target, trusted, tls: None, users, given });
+        listeners.push(Listener {
+            mode,
+            addr,
+            l4,
+            tproxy,
+            target,
+            associate,
+            trusted,
+            tls: None,
+            users,
+            given,
+        });
     }
 }
 

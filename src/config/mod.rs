@@ -7,7 +7,9 @@
 
 mod certs;
 mod decode;
+mod devices;
 mod doubts;
+mod limit;
 pub mod list_file;
 mod listen;
 pub mod plan;
@@ -28,7 +30,6 @@ mod tests;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 
 use self::certs::Certs;
@@ -38,14 +39,18 @@ use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
-use crate::decide::{Action, L4};
+#[cfg(feature = "tls")]
+use crate::decide::Action;
+use crate::decide::L4;
 #[cfg(feature = "tls")]
 use crate::decide::rules::FieldSpec;
 use crate::decide::rules::{RuleSpec, Ruleset, fold_user};
 use crate::sys::files;
 
+pub use devices::Devices;
 pub use plan::{Limits, Listener, Log, Mode, Output, Plan, Service, Target, Timeouts};
 pub use problem::{Problem, Problems};
+pub use service::LIVE_SOCKET;
 
 /// What a start without a file uses, and `--print-config` prints.
 pub const DEFAULT_CONFIG: &str = include_str!("default.yml");
@@ -116,6 +121,27 @@ fn read(path: &Path) -> Result<String, Problems> {
     })
 }
 
+/// Where the program that runs on this configuration can be asked, if the configuration says so; nothing else is read of it.
+///
+/// # Errors
+/// It cannot be read, or that is wrong.
+pub fn live_socket(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    let text = read(path)?;
+    let root = tree::parse(&text).map_err(|error| Problems::whole_file(path, error.message))?;
+    let live = entry(&root, "live").or_else(|| entry(entry(&root, "service")?, "live"));
+    let mut report = Report::default();
+    let socket = service::live(live, &mut report);
+    let clean = report.is_clean();
+    let (errors, _) = report.resolve(&root, path);
+    if clean { Ok(socket) } else { Err(errors) }
+}
+
+/// The value of a key, where that is all that is read.
+fn entry<'t>(node: &'t Node, name: &str) -> Option<&'t Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|(key, _)| decode::scalar(key) == Some(name)).map(|(_, value)| value)
+}
+
 /// The embedded configuration.
 ///
 /// # Errors
@@ -182,7 +208,6 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         let service = Section::read(node, &SERVICE_KEYS, report);
         section.join(service, report);
     }
-    service::refuse_if_given(section.get("devices"), "devices", report);
 
     let settings = service::settings(&section, report);
     let folder = file.parent().unwrap_or(Path::new(""));
@@ -195,6 +220,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         https.for_each(|listener| listener.tls.clone_from(&role));
     }
     let mut vars = Variables::read(section.get("vars"), folder, progress, report);
+    let devices = Devices::read(section.get("devices"), folder, report);
     let rules = match section.get("rules") {
         Some(node) => rules::rules(node, &mut vars, report),
         None => Vec::new(),
@@ -202,7 +228,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let count = section.get("rules").map_or(0, |node| decode::items(node).len());
     let tests = PolicyTests::read(section.get("tests"), count, report);
     let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
+    #[cfg(feature = "tls")]
     let intercepts = specs.iter().any(|rule| rule.action == Action::Intercept);
+    #[cfg_attr(not(feature = "intercept"), expect(unused_variables, reason = "checked all the same"))]
     let fallback = section.get("interceptFallback").and_then(|node| boolean(node, report)).unwrap_or(false);
     #[cfg(feature = "tls")]
     let asks = specs.iter().any(asks_for_certificates);
@@ -228,6 +256,7 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let named = tables.flat_map(Users::names).map(fold_user).collect();
     let reads_requests = listeners.iter().any(|listener| matches!(listener.mode, Mode::Http | Mode::Https));
     doubts::warn(&rules, &compiled, &named, reads_requests, report);
+    doubts::warn_of_devices(&rules, &devices, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
             node,
@@ -240,11 +269,15 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         service,
         rules: compiled,
         parsers: settings.parsers,
+        keepers: limit::keepers(&rules),
+        devices: Arc::new(devices),
         end_at_close: settings.end_at_close,
+        live: settings.live,
         #[cfg(feature = "tls")]
         trust: trust.filter(|_| asks),
         #[cfg(feature = "intercept")]
         interception,
+        strip_ech: settings.strip_ech,
     };
     let mut summary = summary(&plan, &vars, certs.trusted.as_deref());
     if tests.len() > 0 {

@@ -1,9 +1,12 @@
 //! The compiled configuration: what run time sees. Immutable, shared as an `Arc`, swapped at reload.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::devices::Devices;
 use crate::auth::Users;
 #[cfg(feature = "intercept")]
 use crate::connect::trust::Trust;
@@ -13,6 +16,7 @@ use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
 #[cfg(feature = "intercept")]
 use crate::intercept::{Minter, Pinned};
+use crate::quota::Keeper;
 use crate::relay::stream::Role;
 #[cfg(feature = "intercept")]
 use crate::relay::tls::intercepted::Ends;
@@ -26,11 +30,19 @@ pub struct Plan {
     pub rules: Ruleset,
     /// Parser switches.
     pub parsers: Parsers,
+    /// The limits of rules, by their places.
+    pub keepers: HashMap<u16, Arc<Keeper>>,
+    /// Where the running program can be asked.
+    pub live: Option<PathBuf>,
+    /// What is known of devices.
+    pub devices: Arc<Devices>,
     /// What a window of the rules has let in ends with it.
     pub end_at_close: bool,
     /// Who judges servers' certificates, if a rule asks for that.
     #[cfg(feature = "tls")]
     pub trust: Option<Arc<crate::connect::trust::Trust>>,
+    /// Encrypted ClientHello is taken out of what DNS answers.
+    pub strip_ech: bool,
     /// What intercepted connections need; nothing where no rule intercepts.
     #[cfg(feature = "intercept")]
     pub interception: Option<Arc<Interception>>,
@@ -154,6 +166,8 @@ pub struct Listener {
     pub tproxy: bool,
     /// Where to dial.
     pub target: Target,
+    /// Whether a client of mode `socks5` may send datagrams.
+    pub associate: bool,
     /// Who may send a PROXY header.
     pub trusted: AddrSet,
     /// How TLS is put on, where clients speak it.

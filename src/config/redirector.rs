@@ -11,6 +11,7 @@ use super::problem::{Problems, Report};
 use super::tree::{Node, Value};
 use super::{LoadOptions, Loaded, read, service, share_port};
 use crate::connect::dial::MAX_ADDRESSES;
+use crate::decide::addr_set::AddrSet;
 use crate::session::redirect::{Select, Server, Servers};
 
 /// What may stand in the file.
@@ -35,6 +36,8 @@ const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy"]),
     modes: &[("transparent", Some(Mode::Transparent))],
     udp: &[],
+    // Its clients send no header.
+    trusted: |_, _, _| AddrSet::default(),
 };
 
 /// Longest host name in characters (RFC 1035 §2.3.4).

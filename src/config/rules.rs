@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::decode::{Keys, Section, items, list, parse_bool, parse_port, scalar};
+use super::limit;
 use super::problem::{Report, listed, shown};
 use super::tree::{Node, Value};
 use super::vars::{Variables, Want};
+use crate::decide::device::{Mac, UNKNOWN, fold_device};
 use crate::decide::name::NamePattern;
 use crate::decide::request::PathValue;
 use crate::decide::rules::{
@@ -15,6 +17,7 @@ use crate::decide::rules::{
 };
 use crate::decide::week::Window;
 use crate::decide::{Action, Cert, L4, L5, L7};
+use crate::quota::Quota;
 
 const FIELD_ALIASES: &[(&str, &str)] =
     &[("protocol3", "protoL3"), ("protocol4", "protoL4"), ("protocol5", "protoL5")];
@@ -54,14 +57,16 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
     ("drop", Some(Action::Deny)),
     ("redirect", Some(Action::Redirect)),
     ("intercept", Some(Action::Intercept)),
-    ("observe", None),
+    ("observe", Some(Action::Observe)),
 ];
 
 /// One rule, and the values in the file that warnings point at.
 pub(super) struct Rule<'t> {
     pub(super) spec: RuleSpec,
+    pub(super) quota: Option<Quota>,
     pub(super) node: &'t Node,
     pub(super) user: Option<&'t Node>,
+    pub(super) device: Option<&'t Node>,
     pub(super) dns: Option<&'t Node>,
     pub(super) ech: Option<&'t Node>,
     /// The first of `protoL7`, `host` and `path`.
@@ -95,7 +100,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
     for field in section.entries() {
         let node = field.value;
         match field.name {
-            "match" | "action" => {}
+            "match" | "action" | "limit" => {}
             "src" => fields.push(FieldSpec::Src(addrs(node, vars, report))),
             "dest" => fields.push(FieldSpec::Dest(addrs(node, vars, report))),
             "port" => fields.push(FieldSpec::Port(values(node, &PORTS, vars, report))),
@@ -115,10 +120,13 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
             "host" => fields.push(FieldSpec::Host(names(node, vars, report))),
             "path" => fields.push(FieldSpec::Path(values(node, &PATHS, vars, report))),
+            "mac" => fields.push(FieldSpec::Mac(values(node, &MACS, vars, report))),
+            "device" => fields.push(FieldSpec::Device(values(node, &DEVICES, vars, report))),
             "time" => fields.push(FieldSpec::Time(values(node, &TIMES, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }
     }
+    let quota = section.get("limit").map(|node| limit::quota(node, report));
     let action = match section.get("action") {
         Some(node) => action(node, report)?,
         None => {
@@ -126,10 +134,15 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             return None;
         }
     };
+    if let (Some(node), true) = (section.get("limit"), action != Action::Accept) {
+        report.error(node, "only a rule that accepts can have limits");
+    }
     Some(Rule {
         spec: RuleSpec { action, fields },
+        quota,
         node: entry,
         user: section.get("user"),
+        device: section.get("device"),
         dns: section.get("dns"),
         ech: section.get("ech"),
         request: ["protoL7", "host", "path"].into_iter().find_map(|key| section.get(key)),
@@ -211,6 +224,17 @@ const L7S: Kind<L7> =
     Kind { what: "a protocol", accepted: Accepted::Words(&["http", "h2", "none"]), parse: parse_l7 };
 const PATHS: Kind<PathValue> =
     Kind { what: "a path", accepted: Accepted::Shape("`/exact`, `/beginning*`"), parse: PathValue::parse };
+
+const MACS: Kind<Mac> = Kind {
+    what: "a hardware address",
+    accepted: Accepted::Shape("`aa:bb:cc:dd:ee:ff`"),
+    parse: |text| text.parse().ok(),
+};
+const DEVICES: Kind<Box<str>> = Kind {
+    what: "a device",
+    accepted: Accepted::Shape("a name without blanks, `unknown`"),
+    parse: parse_device,
+};
 
 fn values<'t, T>(
     node: &'t Node,
@@ -409,6 +433,12 @@ fn parse_l7(text: &str) -> Option<L7> {
         "none" => Some(L7::None),
         _ => None,
     }
+}
+
+/// `unknown`, or any name that a device can have.
+fn parse_device(text: &str) -> Option<Box<str>> {
+    let name = fold_device(text);
+    (*name == *UNKNOWN || super::devices::check_name(text).is_ok()).then_some(name)
 }
 
 /// `none`, or any name that a user can have.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::problem::Report;
 use super::tree::Node;
+use crate::sys::error::described;
 use crate::sys::files;
 
 /// The permission bit of a file that everybody may read.
@@ -27,10 +28,10 @@ impl SecretFile {
         // Asked before it is opened: opening a named pipe would wait for a writer.
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
+            return Err(described(io::ErrorKind::Other, "not a regular file"));
         }
         if metadata.len() > max {
-            return Err(io::Error::other(format!("larger than {} MiB", max >> 20)));
+            return Err(described(io::ErrorKind::Other, format!("larger than {} MiB", max >> 20)));
         }
         let bytes = files::read(path, usize::try_from(max).unwrap_or(usize::MAX))?;
         let is_public = metadata.permissions().mode() & READABLE_BY_OTHERS != 0;

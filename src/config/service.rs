@@ -1,12 +1,13 @@
 //! The settings around listeners and rules: deadlines, output, limits, metrics, log, …
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::{Keys, Section, boolean, choice, items, number, parse_port, scalar, text};
+use super::decode::{Keys, Section, boolean, choice, items, number, parse_bool, parse_port, scalar, text};
 use super::plan::{Limits, Log, Output, Service, Timeouts};
 use super::problem::Report;
-use super::tree::{Node, Value};
+use super::tree::Node;
 use crate::identify::Parsers;
 
 /// Keys that stand under `service` or at the top level.
@@ -27,6 +28,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "group",
     "interceptFallback",
     "endAtClose",
+    "live",
 ];
 
 /// Nameservers that are asked for one name at most.
@@ -39,6 +41,8 @@ const MAX_RETRIES: u64 = 100;
 const MAX_INTERFACE_BYTES: usize = 15;
 /// The port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
+/// Where the running program is asked when nothing else is said.
+pub const LIVE_SOCKET: &str = "/run/calamary.sock";
 /// Where metrics are served when nothing else is said.
 const METRICS_PORT: u16 = 9512;
 
@@ -48,18 +52,36 @@ pub(super) struct Settings {
     pub(super) service: Service,
     pub(super) parsers: Parsers,
     pub(super) end_at_close: bool,
+    pub(super) live: Option<PathBuf>,
+    /// `dns.stripEch`.
+    pub(super) strip_ech: bool,
 }
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
     let end_at_close = section.get("endAtClose").and_then(|node| boolean(node, report)).unwrap_or(false);
     let dns = subsection(section, "dns", &["stripEch"], report);
-    refuse_if_true(dns.get("stripEch"), "dns.stripEch", report);
+    let strip_ech = dns.get("stripEch").and_then(|node| boolean(node, report)).unwrap_or(false);
 
     let mut service = base(section, &["retries", "fwmark", "interface", "allowLocal"], report);
     service.nameservers = nameservers(section.get("dnsNameservers"), report);
     service.metrics = metrics(section, report);
-    Settings { service, parsers: parsers(section, report), end_at_close }
+    let live = live(section.get("live"), report);
+    Settings { service, parsers: parsers(section, report), end_at_close, live, strip_ech }
+}
+
+/// Where the running program can be asked.
+pub(super) fn live(node: Option<&Node>, report: &mut Report) -> Option<PathBuf> {
+    let node = node?;
+    match scalar(node).map(|text| (parse_bool(text), text)) {
+        Some((Some(true), _)) => Some(PathBuf::from(LIVE_SOCKET)),
+        Some((Some(false), _)) => None,
+        Some((None, path)) if path.starts_with('/') => Some(PathBuf::from(path)),
+        _ => {
+            report.expected(node, "`true`, `false`, or where the socket is to be: `/run/calamary.sock`");
+            None
+        }
+    }
 }
 
 /// What every program has; `output` are the keys that it knows there.
@@ -99,14 +121,6 @@ fn subsection<'t>(
     match section.get(name) {
         Some(node) => Section::read(node, &Keys::new(known), report),
         None => Section::empty(),
-    }
-}
-
-fn refuse_if_true(node: Option<&Node>, name: &str, report: &mut Report) {
-    if let Some(node) = node
-        && boolean(node, report) == Some(true)
-    {
-        report.error(node, format!("`{name}: true` is not supported yet"));
     }
 }
 
@@ -241,19 +255,5 @@ fn log(section: &Section<'_>, report: &mut Report) -> Log {
         json: second("format", "a log format", &[("text", false), ("json", true)]),
         syslog: second("target", "a log target", &[("stdout", false), ("syslog", true)]),
         debug: section.get("debug").and_then(|node| boolean(node, report)).unwrap_or(false),
-    }
-}
-
-/// Keys of the top level that come with a later version: empty is accepted, anything else is not passed over.
-pub(super) fn refuse_if_given(node: Option<&Node>, name: &str, report: &mut Report) {
-    let Some(node) = node else { return };
-    let empty = match &node.value {
-        Value::Null => true,
-        Value::Seq(items) => items.is_empty(),
-        Value::Map(entries) => entries.is_empty(),
-        Value::Text(_) | Value::Tag(_) => false,
-    };
-    if !empty {
-        report.error(node, format!("`{name}` is not supported yet"));
     }
 }

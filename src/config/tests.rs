@@ -216,6 +216,8 @@ listen:
   - {mode: proxyproto, port: 4}
   - {port: 0, tproxy: true, udp: no}
   - {port: 0}
+  - {mode: socks5, ip6: [], port: 5, udp: true}
+  - {mode: socks5, ip6: [], port: 6}
 service:
   timeout: {connect: 1, process: '2', probe: 3, dnsLookup: 4, idle: 86400000, halfClosed: 6, udpIdle: 7, drain: 8}
   output: {retries: 0, fwmark: 0x1f, interface: br-lan, allowLocal: yes}
@@ -248,8 +250,13 @@ service:
             "transparent [::1]:0",
             "transparent 127.0.0.1:0",
             "transparent [::1]:0",
+            "socks5 127.0.0.1:5",
+            "socks5 127.0.0.1:6",
         ]
     );
+    assert!(plan.service.listeners.iter().all(|listener| listener.l4 == L4::Tcp));
+    assert_eq!(plan.service.listeners.iter().filter(|listener| listener.associate).count(), 1);
+    assert!(plan.service.listeners[11].associate);
     assert_eq!(plan.service.listeners[2].target, Target::Name);
     assert!(plan.service.listeners[7].tproxy);
     let trusts = |listener: &Listener, ip: &str| listener.trusted.contains(ip.parse().unwrap());

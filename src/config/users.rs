@@ -16,6 +16,7 @@ use super::tree::{Node, Value};
 use crate::auth::hash::ACCEPTED;
 use crate::auth::users::MAX_USERS;
 use crate::auth::{CryptHash, MAX_BYTES, Users};
+use crate::sys::error::described;
 
 /// The largest file: [`MAX_USERS`] long lines.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -191,7 +192,7 @@ fn read_file(path: &Path, node: &Node, report: &mut Report) -> Option<Users> {
 fn read_text(path: &Path, node: &Node, report: &mut Report) -> io::Result<String> {
     let file = SecretFile::read(path, MAX_FILE_BYTES)?;
     file.warn_if_public(path, node, report);
-    String::from_utf8(file.bytes).map_err(|_| io::Error::other("not UTF-8"))
+    String::from_utf8(file.bytes).map_err(|_| described(io::ErrorKind::Other, "not UTF-8"))
 }
 
 /// What a file says.

@@ -12,6 +12,7 @@ use crate::config::Service;
 use crate::decide::rules::Locals;
 use crate::engine::{Command, Handle};
 use crate::sys::addresses::{self, AddressWatch};
+use crate::sys::threads;
 
 /// The pause after a list that could not be read.
 const RETRY: Duration = Duration::from_secs(1);
@@ -82,7 +83,7 @@ impl<P: AsRef<Service> + Send + Sync + 'static> Follower<P> {
         let (known, workers) = (Arc::clone(&follower.known), Arc::clone(&follower.workers));
         let started = watch.0.and_then(|watch| {
             let follow = move || follow(watch, &known, &workers);
-            std::thread::Builder::new().name("addresses".into()).spawn(follow)
+            threads::spawn("addresses", threads::STACK_SIZE, follow)
         });
         if let Err(error) = started {
             unheard(&error);

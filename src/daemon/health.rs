@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crate::config::redirector::{HeaderVersion, RedirectPlan, split_name};
 use crate::config::{Listener, Service, share_port};
 use crate::session::redirect::{Server, Standing};
-use crate::sys::names;
+use crate::sys::error::described;
 use crate::sys::socket::{self, Outgoing};
+use crate::sys::{names, threads};
 use crate::wire::proxy_protocol::write;
 
 /// The time between two checks of a server.
@@ -57,7 +58,7 @@ impl Checks {
             checks.round.change(|state| state.unknown += usize::from(first));
             let (plan, server, round) = (Arc::clone(plan), Arc::clone(server), Arc::clone(&checks.round));
             let run = move || watch(&plan, &server, &round, first);
-            std::thread::Builder::new().name("health".into()).stack_size(STACK_SIZE).spawn(run)?;
+            threads::spawn("health", STACK_SIZE, run)?;
         }
         checks.round.wait(plan.service.timeouts.connect, |state| state.unknown == 0);
         Ok(checks)
@@ -128,7 +129,7 @@ fn knock(address: SocketAddr, service: &Service, header: HeaderVersion) -> io::R
     let mut stream = socket::tcp_connect_within(address, &out, service.timeouts.connect)?;
     let listens_there = |listener: &Listener| share_port(listener.addr, address);
     if stream.local_addr()?.ip() == address.ip() && service.listeners.iter().any(listens_there) {
-        return Err(io::Error::other("it is this program's own listener"));
+        return Err(described(io::ErrorKind::Other, "it is this program's own listener"));
     }
     stream.write_all(&match header {
         HeaderVersion::V1 => write::v1(None),

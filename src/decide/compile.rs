@@ -83,6 +83,8 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
     pub(super) entries: Vec<Entry>,
+    /// Those that observe, which no walk ends at.
+    pub(super) observers: Vec<Entry>,
     pub(super) addrs: Vec<AddrPredicate>,
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
@@ -144,7 +146,11 @@ impl Compiler {
         };
         for (action, worlds) in halves {
             if !worlds.and(Worlds::PLAUSIBLE).is_empty() {
-                self.out.entries.push(Entry { index, action, worlds, atoms });
+                let out = match action {
+                    Action::Observe => &mut self.out.observers,
+                    _ => &mut self.out.entries,
+                };
+                out.push(Entry { index, action, worlds, atoms });
             }
         }
     }

@@ -41,6 +41,8 @@ pub enum Action {
     /// TLS is decrypted and each request inside decided by itself; QUIC is refused, as its clients go on with TLS;
     /// everything else, and a request inside, is let through.
     Intercept,
+    /// Say that the rule matches, and go on: never a verdict's.
+    Observe,
 }
 
 impl Action {
@@ -48,9 +50,7 @@ impl Action {
     pub fn lets_through(self) -> bool {
         matches!(self, Action::Accept | Action::Intercept)
     }
-}
 
-impl Action {
     /// As written in rules.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,6 +58,7 @@ impl Action {
             Action::Deny => "deny",
             Action::Redirect => "redirect",
             Action::Intercept => "intercept",
+            Action::Observe => "observe",
         }
     }
 }
@@ -69,6 +70,8 @@ pub enum RuleId {
     Always,
     /// A rule's place in the file, from 0.
     Index(u16),
+    /// An exception for a while, which the configuration knows nothing of.
+    Pass,
     /// No rule matched.
     Default,
     /// What began as a known protocol was not whole in time or size.
@@ -80,6 +83,7 @@ impl std::fmt::Display for RuleId {
         match self {
             RuleId::Always => f.write_str("always"),
             RuleId::Index(i) => write!(f, "{i}"),
+            RuleId::Pass => f.write_str("pass"),
             RuleId::Default => f.write_str("default"),
             RuleId::Incomplete => f.write_str("incomplete"),
         }
@@ -111,6 +115,15 @@ pub enum Need {
     Dest,
     /// `cert`: a handshake of our own with `dest`, which must be obtained first.
     Cert,
+}
+
+/// What the observing rules before the end of a walk say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// These match; by their places.
+    Rules(Vec<u16>),
+    /// One of them hangs on this.
+    Need(Need),
 }
 
 /// A verdict, or what it hangs on.

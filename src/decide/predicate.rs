@@ -12,8 +12,8 @@ use super::list::List;
 use super::name::{NamePattern, NameSet};
 use super::request::PathValue;
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
-use super::{Cert, L7};
 use super::week::{WeekTime, Window};
+use super::{Cert, L7};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
 const MAX_RANGES_COMPARED: usize = 4096;

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::compile::{Compiled, compile};
+use super::compile::{Compiled, Entry, compile};
 use super::device::Mac;
 use super::list::List;
 use super::name::NamePattern;
 use super::request::PathValue;
-use super::walk::walk;
+use super::walk::{observe, walk};
 use super::week::Window;
-use super::{Action, Cert, Decision, Facts, L4, L5, L7};
+use super::{Action, Cert, Decision, Facts, L4, L5, L7, Observed, Verdict};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -222,8 +222,8 @@ impl Ruleset {
     /// Whether rule `index` contradicts itself or names an empty variable, so that no traffic at all can match it. Rules
     /// that are merely hidden behind others are not meant.
     pub fn never_matches(&self, index: usize) -> bool {
-        let place = self.compiled.entries.binary_search_by_key(&index, |entry| usize::from(entry.index));
-        index < self.len() && place.is_err()
+        let has = |entries: &[Entry]| entries.binary_search_by_key(&index, |e| usize::from(e.index)).is_ok();
+        index < self.len() && !has(&self.compiled.entries) && !has(&self.compiled.observers)
     }
 
     /// Walks the rules: the verdict, or the cheapest fact that the first rule that may match hangs on and that can change
@@ -233,5 +233,20 @@ impl Ruleset {
     /// to be one that the `always` rule refuses.
     pub fn decide(&self, facts: &Facts, locals: &Locals) -> Decision {
         walk(&self.compiled, facts, locals)
+    }
+
+    /// What the observing rules say that stand before the one that gave `verdict`. They ask for facts as other rules do, but
+    /// only of what is accepted; where there is a denial, those that match by what is known are all.
+    pub fn observe(&self, facts: &Facts, verdict: Verdict) -> Observed {
+        if self.compiled.observers.is_empty() {
+            return Observed::Rules(Vec::new());
+        }
+        observe(&self.compiled, facts, verdict)
+    }
+
+    /// Whether a rule hangs on the client's device.
+    pub fn asks_device(&self) -> bool {
+        let asks = |field: &FieldSpec| matches!(field, FieldSpec::Mac(_) | FieldSpec::Device(_));
+        self.specs.iter().any(|rule| rule.fields.iter().any(asks))
     }
 }

@@ -17,7 +17,7 @@ use super::always::{Always, always};
 use super::compile::{Compiled, Dim, Entry};
 use super::rules::Locals;
 use super::worlds::Worlds;
-use super::{Action, Decision, Facts, Known, Need, RuleId, Verdict};
+use super::{Action, Decision, Facts, Known, Need, Observed, RuleId, Verdict};
 
 /// Entries looked at ahead of the walk for one decision: some tens of microseconds.
 const MAX_LOOK_AHEAD: u32 = 4096;
@@ -42,6 +42,31 @@ pub(super) fn walk(rules: &Compiled, facts: &Facts, locals: &Locals) -> Decision
         }
     }
     deny(RuleId::Default)
+}
+
+/// Looks at the observing rules before the one that gave `verdict`.
+pub(super) fn observe(rules: &Compiled, facts: &Facts, verdict: Verdict) -> Observed {
+    let before = match verdict.rule {
+        RuleId::Index(index) => usize::from(index),
+        RuleId::Default => usize::MAX,
+        // No rule was looked at.
+        RuleId::Always | RuleId::Incomplete | RuleId::Pass => 0,
+    };
+    let possible = Worlds::of_facts(facts);
+    let walk = Walk { rules, facts, always: None, possible, budget: Cell::new(0) };
+    let mut matching = Vec::new();
+    for entry in rules.observers.iter().take_while(|entry| usize::from(entry.index) < before) {
+        match walk.look(entry) {
+            Look::Yes => matching.push(entry.index),
+            Look::Maybe if verdict.action.lets_through() => {
+                if let Some(need) = BY_COST.into_iter().find(|need| walk.hangs_on(entry, *need)) {
+                    return Observed::Need(need);
+                }
+            }
+            Look::Maybe | Look::No => {}
+        }
+    }
+    Observed::Rules(matching)
 }
 
 fn deny(rule: RuleId) -> Decision {
@@ -185,7 +210,7 @@ impl Walk<'_> {
         match action {
             Action::Accept | Action::Intercept => self.always,
             Action::Redirect => self.always.filter(|need| *need != Need::Dest),
-            Action::Deny => None,
+            Action::Deny | Action::Observe => None,
         }
     }
 

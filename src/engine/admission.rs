@@ -64,6 +64,8 @@ pub struct Admission {
     pub refusals: Seldom,
     /// Lines about PROXY headers that are refused.
     pub headers: Seldom,
+    /// Lines about destinations in whose name nobody can be answered.
+    pub unanswerable: Seldom,
 }
 
 impl Admission {
@@ -78,6 +80,7 @@ impl Admission {
             sources: Mutex::new(HashMap::new()),
             refusals: Seldom::default(),
             headers: Seldom::default(),
+            unanswerable: Seldom::default(),
         };
         admission.change(limits);
         admission

@@ -3,21 +3,23 @@
 //! A connection is in one stage at a time. What a stage does by itself is in a module of its own; here is what leads from
 //! one to the next, and how it ends.
 
+mod associating;
 mod dialling;
 mod exchanging;
 mod lingering;
 mod probing;
 mod resolving;
-mod reviewing;
 mod securing;
 mod server;
 mod stage;
 mod talking;
+mod ties;
 mod tunnelling;
 mod verifying;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -25,21 +27,20 @@ use mio::{Interest, Token};
 
 use self::dialling::{Dialling, Race, Standing};
 pub(super) use self::dialling::{ROLES, is_own};
-use self::exchanging::Exchanging;
 use self::resolving::Resolving;
 pub(super) use self::resolving::{Begun, begin as resolve};
 use self::server::Server;
 pub(super) use self::stage::Fate;
 use self::stage::Stage;
-use self::tunnelling::Tunnelling;
+use self::tunnelling::{Before, Tunnelling};
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
-use crate::config::Mode;
+use crate::config::Listener;
 use crate::connect::resolve::ResolveError;
 use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
-use crate::session::{self, CloseReason, Closing, Machine, Step, Wire};
+use crate::session::{CloseReason, Closing, Machine, Step, Wire};
 
 /// Reads from one client before others get their turn.
 const READS_PER_TURN: usize = 16;
@@ -52,6 +53,7 @@ pub(super) struct Connection<M: Machine> {
     /// The race that the server won, or that is on.
     race: Race,
     stage: Stage<M>,
+    listener: Arc<Listener>,
     /// It stands in the worker's queue already.
     pub queued: bool,
     /// The address that it is counted under.
@@ -65,7 +67,7 @@ impl<M: Machine> Connection<M> {
         stream: TcpStream,
         client: SocketAddr,
         source: Option<IpAddr>,
-        mode: Mode,
+        listener: &Arc<Listener>,
         now: Instant,
     ) -> Self {
         Connection {
@@ -77,9 +79,10 @@ impl<M: Machine> Connection<M> {
             server: None,
             race: Race::default(),
             stage: Stage::Over,
+            listener: Arc::clone(listener),
             queued: false,
             source,
-            life: Life::new(client, mode, now),
+            life: Life::new(client, listener.mode, now),
         }
     }
 
@@ -151,10 +154,13 @@ impl<M: Machine> Connection<M> {
             Stage::SecuringServer(_) if M::INTERCEPTS => self.shake_hands_with_server(tools),
             Stage::Verifying(..) | Stage::Resolving(..) | Stage::Probing(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
+            Stage::Associated(_) if M::ASSOCIATES => self.attend(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::SecuringServer(_) | Stage::Exchanging(..) | Stage::Over => Fate::Over,
+            Stage::SecuringServer(_) | Stage::Associated(_) | Stage::Exchanging(..) | Stage::Over => {
+                Fate::Over
+            }
         }
     }
 
@@ -170,9 +176,13 @@ impl<M: Machine> Connection<M> {
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Probing(_) if M::PROBES => self.probing_over(tools),
             Stage::Dialling(..) => self.dial(tools),
+            Stage::Associated(_) if M::ASSOCIATES => self.associated_expired(tools),
             Stage::Tunnelling(tunnelling) => {
                 if let Some(reason) = tunnelling.review(tools) {
                     return self.cut(reason, tools);
+                }
+                if tunnelling.goes_on(tools.now) {
+                    return self.tunnel(tools);
                 }
                 let server = self.server.as_ref().map(|server| &server.end);
                 let ends = std::iter::once(&self.client).chain(server);
@@ -187,6 +197,9 @@ impl<M: Machine> Connection<M> {
                 if let Some(reason) = exchanging.review(tools) {
                     return self.cut(reason, tools);
                 }
+                if exchanging.goes_on(tools.now) {
+                    return self.exchange(tools);
+                }
                 if exchanging.is_silent(tools.now) {
                     return self.fail_exchange(CloseReason::Idle, tools);
                 }
@@ -196,6 +209,7 @@ impl<M: Machine> Connection<M> {
             }
             Stage::Verifying(_)
             | Stage::Probing(_)
+            | Stage::Associated(_)
             | Stage::Exchanging(_)
             | Stage::Lingering(_)
             | Stage::Over => self.over(tools),
@@ -216,10 +230,14 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    /// The daemon stops: what is between two requests ends now, the rest may finish.
+    /// The daemon stops: what is between two requests or without datagrams ends now, the rest may
+    /// finish.
     pub fn wind_up(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &self.stage {
             Stage::Talking(session) if session.is_idle() => {
+                self.finish(CloseReason::Shutdown, Wire::Quiet, tools)
+            }
+            Stage::Associated(associated) if M::ASSOCIATES && associated.is_idle(tools) => {
                 self.finish(CloseReason::Shutdown, Wire::Quiet, tools)
             }
             _ => Fate::Stays,
@@ -279,11 +297,14 @@ impl<M: Machine> Connection<M> {
             Step::Probe(targets) if M::PROBES => self.probe(session, targets, tools),
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
-            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) => {
+            Step::Associate(wanted) if M::ASSOCIATES => self.associate(session, wanted, tools),
+            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) | Step::Associate(_) => {
                 self.finish(CloseReason::BadRequest, Wire::Reset, tools)
             }
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
-            Step::Tunnel { to_server } => self.open_tunnel(session, to_server, Vec::new(), tools),
+            Step::Tunnel { to_server } => {
+                self.open_tunnel(session, Before { to_server, ..Before::default() }, tools)
+            }
         }
     }
 
@@ -385,13 +406,7 @@ impl<M: Machine> Connection<M> {
         self.carry_out(session, step, tools)
     }
 
-    fn open_tunnel(
-        &mut self,
-        mut session: Box<M>,
-        to_server: Vec<u8>,
-        to_client: Vec<u8>,
-        tools: &mut Tools<'_, M>,
-    ) -> Fate {
+    fn open_tunnel(&mut self, mut session: Box<M>, before: Before, tools: &mut Tools<'_, M>) -> Fate {
         self.life.open(&session);
         let greeting = session.take_greeting();
         if let Some(server) = &mut self.server
@@ -399,7 +414,7 @@ impl<M: Machine> Connection<M> {
         {
             return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
         }
-        let tunnelling = Tunnelling::new(session, to_server, to_client, &mut self.life, tools);
+        let tunnelling = Tunnelling::new(session, before, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
@@ -419,71 +434,10 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    fn ask_server(&mut self, session: Box<M>, wanted: session::Exchange, tools: &mut Tools<'_, M>) -> Fate {
-        // With more in hand it waits for its turn: a pipeline that is answered at once would nest as deep as it is long.
-        let pipelined = !wanted.after_head.is_empty();
-        self.life.open(&session);
-        match Exchanging::new(session, wanted, tools) {
-            Ok(exchanging) => {
-                self.set_deadline(exchanging.due(), tools);
-                self.stage = Stage::Exchanging(Box::new(exchanging));
-                if pipelined { Fate::Yields } else { self.exchange(tools) }
-            }
-            Err(mut session) => {
-                let step = session.exchange_failed(CloseReason::BadRequest, false);
-                self.carry_out(session, step, tools)
-            }
-        }
-    }
-
-    fn exchange(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        let (Stage::Exchanging(exchanging), Some(server)) = (&mut self.stage, &mut self.server) else {
-            return Fate::Stays;
-        };
-        let turn = exchanging.turn(&mut self.client, &mut server.end, &mut self.life, tools);
-        let (due, is_bound) = (exchanging.due(), exchanging.is_bound());
-        self.set_deadline(due, tools);
-        match turn {
-            exchanging::Turn::Wait => Fate::Stays,
-            exchanging::Turn::Again => Fate::Yields,
-            exchanging::Turn::Finished { client_reusable, server_reusable } => {
-                let over = is_bound && !server_reusable;
-                match &mut self.server {
-                    Some(server) if server_reusable => server.reused = true,
-                    server => *server = None,
-                }
-                if !client_reusable || over || tools.draining {
-                    return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
-                }
-                self.next_request(tools)
-            }
-            exchanging::Turn::Switched(to_client) => {
-                let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-                let (session, to_server) = exchanging.into_tunnel(tools.loan);
-                self.open_tunnel(session, to_server, to_client, tools)
-            }
-            exchanging::Turn::ClientBroke(reason) => self.cut(reason, tools),
-            exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
-        }
-    }
-
     /// Ends it in the middle, with a reset both ways.
     fn cut(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
         self.server.iter().for_each(Server::reset_on_close);
         self.finish(reason, Wire::Reset, tools)
-    }
-
-    fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        let (session, step) = exchanging.next_request(tools);
-        self.carry_out(session, step, tools)
-    }
-
-    fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
-        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        let reused = self.server.take().is_some_and(|server| server.reused);
-        let (session, step) = exchanging.fail(reason, reused, tools.loan);
-        self.carry_out(session, step, tools)
     }
 
     fn over(&mut self, tools: &mut Tools<'_, M>) -> Fate {

@@ -10,6 +10,7 @@ use mio::{Poll, Token, Waker};
 
 use super::admission::Admission;
 use super::dialled::Dialled;
+use super::gather::Gather;
 use super::listening::Socket;
 use super::resolver::ResolverHandle;
 use super::verifier::{Verified, Verifier};
@@ -63,6 +64,8 @@ pub enum Command<P> {
     Drain(Instant),
     /// Log the live connections.
     Report,
+    /// Say what the live connections are.
+    Connections(Arc<Gather>),
 }
 
 /// What a worker has been told and not heard yet. Nobody ever waits here, the waker says when to look: a channel would be

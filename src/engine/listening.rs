@@ -173,6 +173,7 @@ mod tests {
             l4: L4::Tcp,
             tproxy: false,
             target: Target::Auto,
+            associate: false,
             trusted,
             tls: None,
             users: None,

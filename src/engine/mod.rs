@@ -8,6 +8,7 @@ mod admission;
 mod connection;
 mod datagrams;
 mod dialled;
+mod gather;
 mod handle;
 mod listening;
 #[cfg(feature = "tls")]
@@ -25,6 +26,7 @@ mod worker;
 
 pub use admission::{Admission, Effective};
 pub use dialled::Dialled;
+pub use gather::{Gather, Row};
 pub use handle::{Command, Handle, Shared, prepare};
 pub use listening::{Binding, Socket, bind, bind_one, diff};
 pub use worker::{share_out, spawn};

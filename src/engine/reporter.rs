@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::gather::Row;
 use super::seldom::Seldom;
 use crate::config::Mode;
 use crate::logging::{self, Dest, Field, Value};
@@ -104,6 +105,30 @@ impl<M: Machine> Life<M> {
         fields.extend(self.record.name());
         fields.push(("error", Value::Shown(error)));
         self.log(Level::Info, "Failed", &fields);
+    }
+
+    /// What the live table shows to those who ask.
+    pub fn row(&self, now: Instant) -> Row {
+        let shown = |field: Field<'_>| match field.1 {
+            Value::Shown(value) => value.to_string(),
+            Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::Number(number) => number.to_string(),
+            Value::List(_) => String::new(),
+        };
+        let name = self.record.name().and_then(|(_, value)| match value {
+            Value::Bytes(bytes) => Some(bytes.into()),
+            _ => None,
+        });
+        let rule = self.record.decision().map(shown);
+        Row {
+            client: self.client,
+            mode: self.mode,
+            dest: self.record.destination(),
+            name,
+            verdict: self.record.verdict().zip(rule),
+            bytes: (self.sent, self.received),
+            age: now.saturating_duration_since(self.started),
+        }
     }
 
     /// A line of the live table.

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
@@ -21,6 +20,7 @@ use crate::connect::resolve::system::{Found, SystemResolver};
 use crate::connect::resolve::{Action, Resolver, Settings};
 pub use crate::connect::resolve::{Answer, Asker, Counts, ResolveError};
 use crate::sys::socket::Outgoing;
+use crate::sys::threads;
 use crate::wire::dns::MAX_NAME_TEXT;
 use hosts_file::HostsFile;
 use sockets::{Next, Sockets};
@@ -101,7 +101,7 @@ fn start_with_hosts(
         counts: counts.clone(),
         deliver,
     };
-    thread::Builder::new().name("resolver".into()).stack_size(STACK_SIZE).spawn(move || driver.run())?;
+    threads::spawn("resolver", STACK_SIZE, move || driver.run())?;
     Ok(ResolverHandle { inner: Arc::new(Inner { requests: Some(requests), waker, counts }) })
 }
 

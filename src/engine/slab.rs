@@ -63,6 +63,11 @@ impl<T> Slab<T> {
         self.places.iter().enumerate().filter(|(_, place)| place.is_some()).map(|(key, _)| key).collect()
     }
 
+    /// The value at `key`, to change it.
+    pub fn get_mut(&mut self, key: usize) -> Option<&mut T> {
+        self.places.get_mut(key)?.as_deref_mut()
+    }
+
     /// The value at `key`.
     pub fn get(&self, key: usize) -> Option<&T> {
         self.places.get(key)?.as_deref()

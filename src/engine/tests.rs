@@ -1,5 +1,6 @@
 //! One worker on loopback with real clients and servers: what only the engine can get wrong.
 
+mod limits;
 mod reviews;
 
 use std::io::{ErrorKind, Read, Write};

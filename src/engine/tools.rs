@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use mio::Registry;
 
+use super::datagrams::Associations;
 use super::handle::Shared;
 use super::reporter::Reporter;
 use super::timers::Timers;
@@ -30,6 +31,7 @@ pub(super) struct Tools<'a, M: Machine> {
     pub locals: &'a Locals,
     pub preludes: &'a Arc<Budget>,
     pub answers: &'a mut AnswerCache,
+    pub associations: &'a mut Associations,
     pub shared: &'a Shared,
     /// The daemon stops: nothing new is begun.
     pub draining: bool,

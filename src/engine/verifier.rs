@@ -10,14 +10,13 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::auth::memory::{KEY_BYTES, Key, Mac, Memory};
 use crate::auth::queue::Queue;
 use crate::auth::throttle::{Throttle, Turn};
 use crate::auth::{Credentials, Users, Verification};
-use crate::sys::random;
+use crate::sys::{random, threads};
 
 /// Different credentials on their way to the thread.
 const MAX_QUEUED: usize = 256;
@@ -199,7 +198,7 @@ impl Drop for Verifier {
 fn start(desk: &Arc<Desk>) -> io::Result<()> {
     let desk = Arc::clone(desk);
     let run = move || desk.work_off();
-    thread::Builder::new().name("verifier".into()).stack_size(STACK_SIZE).spawn(run).map(drop)
+    threads::spawn("verifier", STACK_SIZE, run).map(drop)
 }
 
 impl Desk {

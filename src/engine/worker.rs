@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Poll, Token};
 
-use self::datagrams::FIRST_FLOW;
+use self::datagrams::{FIRST_ASSOCIATION, FIRST_FLOW};
 use super::connection::{Connection, Fate, ROLES};
-use super::datagrams::Datagrams;
+use super::datagrams::{Datagrams, Passage};
 use super::handle::{Command, Handle, Inbox, Prepared, Shared, WAKER};
 use super::listening::{Binding, Socket};
+use super::reporter::Life;
 use super::slab::Slab;
 use super::timers::Timers;
 use super::tools::Tools;
@@ -31,6 +32,7 @@ use crate::metrics::Limit;
 use crate::relay::Loan;
 use crate::session::{Budget, Machine};
 use crate::sys::socket::{self, Outgoing};
+use crate::sys::threads;
 
 /// Events that one call of the poll returns at most.
 const EVENTS: usize = 1024;
@@ -86,7 +88,7 @@ pub fn spawn<M: Machine>(
         log_due: None,
         shared,
     };
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run())?;
+    let thread = threads::spawn(&format!("worker-{index}"), threads::STACK_SIZE, move || worker.run())?;
     handle.thread = Some(thread);
     Ok(())
 }
@@ -101,7 +103,7 @@ struct Bound {
 /// A listening socket in the poll.
 enum Listening {
     Tcp(TcpListener),
-    Udp(UdpSocket),
+    Udp(Arc<UdpSocket>),
 }
 
 struct Worker<M: Machine> {
@@ -143,10 +145,14 @@ impl<M: Machine> Worker<M> {
                 std::thread::sleep(ACCEPT_PAUSE);
             }
             let now = Instant::now();
+            self.loan.handshakes = Loan::HANDSHAKES;
             for event in &events {
                 match event.token() {
                     WAKER => self.hear(now),
                     Token(token) if token >= FIRST_LISTENER => self.accept(token, now),
+                    Token(token) if M::ASSOCIATES && token >= FIRST_ASSOCIATION => {
+                        self.take_associated(token - FIRST_ASSOCIATION, now);
+                    }
                     Token(token) if M::DATAGRAMS && token >= FIRST_FLOW => {
                         self.go_on_with_flow(token - FIRST_FLOW, now);
                     }
@@ -173,6 +179,7 @@ impl<M: Machine> Worker<M> {
             }
             self.connections.recycle();
             self.datagrams.flows.recycle();
+            self.datagrams.associations.recycle();
             self.flush_log(now);
         }
         for key in self.connections.keys() {
@@ -191,10 +198,13 @@ impl<M: Machine> Worker<M> {
     fn work_off(&mut self, now: Instant) {
         let mut time = now;
         while !self.queue.is_empty() {
+            self.loan.handshakes = Loan::HANDSHAKES;
             for _ in 0..self.queue.len() {
                 let Some(token) = self.queue.pop_front() else { break };
                 if token >= FIRST_LISTENER {
                     self.accept(token, time);
+                } else if M::ASSOCIATES && token >= FIRST_ASSOCIATION {
+                    self.take_associated(token - FIRST_ASSOCIATION, time);
                 } else if M::DATAGRAMS && token >= FIRST_FLOW {
                     let place = token - FIRST_FLOW;
                     self.with_flow(place, time, |passage, _, _| {
@@ -266,6 +276,7 @@ impl<M: Machine> Worker<M> {
             locals: &self.locals,
             preludes: &self.preludes,
             answers: &mut self.answers,
+            associations: &mut self.datagrams.associations,
             shared: &self.shared,
             draining: self.draining.is_some(),
         };
@@ -277,6 +288,7 @@ impl<M: Machine> Worker<M> {
                 }
                 self.shared.admission.leave();
                 self.connections.free(key);
+                self.end_abandoned(now);
             }
             fate => {
                 if fate == Fate::Yields && !connection.queued {
@@ -335,7 +347,7 @@ impl<M: Machine> Worker<M> {
         &mut self,
         stream: mio::net::TcpStream,
         client: SocketAddr,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         now: Instant,
     ) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -354,7 +366,7 @@ impl<M: Machine> Worker<M> {
         };
         let ours = matches!(&wish, Wish::Address(dest) if self.comes_back(client, *dest));
         let session = Box::new(M::new(Arc::clone(&self.plan), listener, client, now));
-        let connection = Connection::new(stream, client, source, listener.mode, now);
+        let connection = Connection::new(stream, client, source, listener, now);
         let key = self.connections.insert(Box::new(connection));
         self.with(key, now, |connection, tools| connection.start(session, wish, ours, tools));
     }
@@ -416,6 +428,8 @@ impl<M: Machine> Worker<M> {
                 }
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
+                Command::Connections(gather) if M::TIES => gather.add(self.lives().map(|life| life.row(now))),
+                Command::Connections(_) => {}
             }
         }
     }
@@ -449,16 +463,15 @@ impl<M: Machine> Worker<M> {
     }
 
     fn report(&self, now: Instant) {
-        for key in self.connections.keys() {
-            if let Some(connection) = self.connections.get(key) {
-                connection.life().log_live(now);
-            }
-        }
-        for place in self.datagrams.flows.keys() {
-            if let Some(passage) = self.datagrams.flows.get(place) {
-                passage.life().log_live(now);
-            }
-        }
+        self.lives().for_each(|life| life.log_live(now));
+    }
+
+    /// Every connection, then every flow.
+    fn lives(&self) -> impl Iterator<Item = &Life<M>> {
+        let connections = self.connections.keys().into_iter().filter_map(|key| self.connections.get(key));
+        let flows =
+            self.datagrams.flows.keys().into_iter().filter_map(|place| self.datagrams.flows.get(place));
+        connections.map(|connection| connection.life()).chain(flows.map(Passage::life))
     }
 }
 

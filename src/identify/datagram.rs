@@ -120,10 +120,10 @@ impl DatagramIdentifier {
     }
 
     /// Whether a datagram that begins a connection begins the one that was identified, over again: a client sends its first
-    /// packets until it hears of its server, and the same ClientHello after a Retry.
+    /// packets until it hears of its server, and with `retry` the same ClientHello after a Retry, under another connection id.
     #[cfg(feature = "quic")]
-    pub fn repeats(&mut self, datagram: &[u8]) -> bool {
-        self.answered.as_mut().is_some_and(|flow| flow.repeats(datagram))
+    pub fn repeats(&mut self, datagram: &[u8], retry: bool) -> bool {
+        self.answered.as_mut().is_some_and(|flow| flow.repeats(datagram, retry))
     }
 
     fn look_at_first(&mut self, datagram: &[u8]) -> DatagramOutcome {

@@ -47,11 +47,22 @@ impl Flow {
         }
     }
 
-    /// Whether every Initial of the datagram is of this flow, and says nothing else than what was said.
-    pub(super) fn repeats(&mut self, datagram: &[u8]) -> bool {
-        packets(datagram)
-            .filter(|packet| packet.kind == Kind::Initial)
-            .all(|packet| self.open(&packet).is_some_and(|payload| self.collect(&payload).is_ok()))
+    /// Whether every Initial of the datagram is of this flow, and says nothing else than what was said. `retry`: it may have
+    /// another connection id than those before.
+    pub(super) fn repeats(&mut self, datagram: &[u8], retry: bool) -> bool {
+        let (keys, crypto) = (self.keys.len(), self.crypto.clone());
+        let mut initials = packets(datagram).filter(|packet| packet.kind == Kind::Initial);
+        let repeats = initials.all(|packet| {
+            let payload =
+                if retry { self.open(&packet) } else { self.keys.iter().find_map(|keys| keys.open(&packet)) };
+            payload.is_some_and(|payload| self.collect(&payload).is_ok())
+        });
+        if !repeats {
+            // Nothing of what is not this flow's is kept.
+            self.keys.truncate(keys);
+            self.crypto = crypto;
+        }
+        repeats
     }
 
     fn take(&mut self, datagram: &[u8]) -> Result<(), Shortfall> {

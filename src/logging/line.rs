@@ -76,6 +76,7 @@ impl From<RuleId> for Value<'static> {
         match rule {
             RuleId::Index(index) => index.into(),
             RuleId::Always => "always".into(),
+            RuleId::Pass => "pass".into(),
             RuleId::Default => "default".into(),
             RuleId::Incomplete => "incomplete".into(),
         }

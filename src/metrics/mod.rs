@@ -7,6 +7,8 @@
 //! number of series is bounded by the configuration.
 
 mod counter;
+#[cfg(feature = "metrics")]
+mod pages;
 mod render;
 mod rules;
 #[cfg(feature = "metrics")]
@@ -155,6 +157,8 @@ fn action_index(action: Action) -> usize {
         Action::Deny => 1,
         Action::Redirect => 2,
         Action::Intercept => 3,
+        // Counted by its rule alone.
+        Action::Observe => usize::MAX,
     }
 }
 
@@ -258,6 +262,11 @@ impl Metrics {
         if let Some(dest) = dest {
             add(&self.families, usize::from(dest.to_canonical().is_ipv6()));
         }
+    }
+
+    /// An observing rule matches a connection or request, whatever the verdict on it.
+    pub fn observed(&self, rule: RuleId) {
+        self.rules.observed(rule);
     }
 
     /// The first bytes told what it is; `tls` is the highest version offered, where there is a ClientHello.

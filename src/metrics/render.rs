@@ -116,7 +116,7 @@ impl Metrics {
         const NAME: &str = "calamary_rule_matches";
         let matches = rules.iter().enumerate().map(|(id, (matches, _))| (id, *matches));
         page.family(NAME, "counter", "Requests that a rule decided.", "ruleId", matches)?;
-        for rule in [RuleId::Always, RuleId::Default, RuleId::Incomplete] {
+        for rule in [RuleId::Always, RuleId::Default, RuleId::Incomplete, RuleId::Pass] {
             page.sample(NAME, "ruleId", rule, self.rules.matches(rule))?;
         }
         Ok(())

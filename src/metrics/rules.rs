@@ -14,6 +14,7 @@ pub(super) struct Rules {
     /// Locked for writing by a reload only.
     table: RwLock<Table>,
     always: Counter,
+    pass: Counter,
     default: Counter,
     incomplete: Counter,
 }
@@ -28,6 +29,8 @@ struct Table {
 #[derive(Debug, Default)]
 struct Rule {
     matches: Counter,
+    /// Matches that ended no walk.
+    observed: Counter,
     /// The verdicts behind this rule's place from before there was such a rule, which did not look at it.
     before: u64,
 }
@@ -41,12 +44,17 @@ impl Rules {
             removed.add(rule.matches.get());
         }
         let before = removed.get().saturating_add(self.default.get());
-        rules.resize_with(count, || Rule { matches: Counter::default(), before });
+        rules.resize_with(count, || Rule {
+            matches: Counter::default(),
+            observed: Counter::default(),
+            before,
+        });
     }
 
     pub(super) fn matched(&self, rule: RuleId) {
         match rule {
             RuleId::Always => self.always.add(1),
+            RuleId::Pass => self.pass.add(1),
             RuleId::Default => self.default.add(1),
             RuleId::Incomplete => self.incomplete.add(1),
             RuleId::Index(index) => {
@@ -60,14 +68,27 @@ impl Rules {
         }
     }
 
+    /// The rule matches and does not end the walk.
+    pub(super) fn observed(&self, rule: RuleId) {
+        let RuleId::Index(index) = rule else { return };
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rule) = table.rules.get(usize::from(index)) {
+            rule.observed.add(1);
+        }
+    }
+
     pub(super) fn matches(&self, rule: RuleId) -> u64 {
         match rule {
             RuleId::Always => self.always.get(),
+            RuleId::Pass => self.pass.get(),
             RuleId::Default => self.default.get(),
             RuleId::Incomplete => self.incomplete.get(),
             RuleId::Index(index) => {
                 let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-                table.rules.get(usize::from(index)).map_or(0, |rule| rule.matches.get())
+                table
+                    .rules
+                    .get(usize::from(index))
+                    .map_or(0, |rule| rule.matches.get().saturating_add(rule.observed.get()))
             }
         }
     }
@@ -83,7 +104,7 @@ impl Rules {
             .map(|rule| {
                 let matches = rule.matches.get();
                 behind = behind.saturating_add(matches);
-                (matches, behind.saturating_sub(rule.before))
+                (matches.saturating_add(rule.observed.get()), behind.saturating_sub(rule.before))
             })
             .collect();
         rules.reverse();
@@ -111,6 +132,18 @@ mod tests {
             [Always, Default, Incomplete, Index(1), Index(9)].map(|r| rules.matches(r)),
             [1, 1, 1, 2, 0]
         );
+    }
+
+    #[test]
+    fn an_observing_rule_matches_and_ends_nothing() {
+        use RuleId::Index;
+        let rules = Rules::default();
+        rules.resize(2);
+        rules.observed(Index(0));
+        rules.observed(Index(7));
+        count(&rules, &[Index(1)]);
+        assert_eq!(rules.snapshot(), [(1, 1), (1, 1)]);
+        assert_eq!(rules.matches(Index(0)), 1);
     }
 
     #[test]

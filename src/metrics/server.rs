@@ -1,29 +1,35 @@
-//! The endpoint: `/metrics` for Prometheus, `/healthz` for whoever restarts things.
+//! The endpoint's connections: one thread, a few at once, one request each, all of it within [`DEADLINE`].
 //!
-//! One thread, one connection at a time, one request a connection, all of it within [`DEADLINE`]. A client that is slow,
-//! silent or hostile delays the next one by that much and costs nothing else: no thread, no memory beyond [`MAX_HEAD`],
-//! no panic. The connections that wait meanwhile are the kernel's, bounded by the backlog.
+//! A client that is slow, silent or hostile costs a place among [`MAX_CLIENTS`] and no more than that: no thread, no memory
+//! beyond [`MAX_HEAD`] and an answer, no panic. When the places are taken the oldest of them is given to who comes, so that
+//! nobody who asks something at once is held up by those who do not. What is asked and answered is [`super::pages`]' business.
 //!
 //! `tiny_http` was the first choice and is not used: it starts a thread for every connection without a limit, reads
 //! lines without one, and unwraps the peer's address, which is an error once the client has reset the connection; as
 //! this program aborts on panic, anyone who reaches the port could end the proxy (reproduced within seconds on loopback).
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Metrics;
-use super::render::CONTENT_TYPE;
+use super::{Metrics, pages};
+use crate::sys::readiness::{self, Wanted};
+use crate::sys::{socket, threads};
 
 /// From accepting a connection until it is answered and closed.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Connections at once.
+const MAX_CLIENTS: usize = 16;
+/// Connections that are accepted before those that are here get their turn.
+const ACCEPTS_PER_TURN: usize = MAX_CLIENTS;
 /// The longest request head.
 const MAX_HEAD: usize = 4096;
-/// The pause after an accept that failed for want of descriptors.
+/// The pause after an accept that failed for want of descriptors, or a wait that did for want of memory.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The thread's stack; its deepest call is formatting.
 const STACK: usize = 128 * 1024;
@@ -49,11 +55,15 @@ impl Server {
     /// be started after it.
     pub fn start(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
-        let (accepting, stop) = (listener.try_clone()?, Arc::clone(&stopping));
-        let thread = std::thread::Builder::new()
-            .name("metrics".to_owned())
-            .stack_size(STACK)
-            .spawn(move || accept(&accepting, &stop, &metrics))?;
+        let desk = Desk {
+            listener: listener.try_clone()?,
+            stopping: Arc::clone(&stopping),
+            clients: VecDeque::with_capacity(MAX_CLIENTS),
+            rests_until: None,
+        };
+        desk.listener.set_nonblocking(true)?;
+        let thread =
+            threads::spawn("metrics", STACK, move || desk.serve(&|head| pages::answer(head, &metrics)))?;
         Ok(Server { listener, stopping, thread })
     }
 
@@ -62,129 +72,155 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Stops serving and frees the address; a request under way is finished, so it may take two seconds.
+    /// Stops serving and frees the address; answers under way are finished, so it may take two seconds.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);
-        // Linux ends a blocked accept when the listening socket is shut down. std has that call for streams only, but
-        // to the system a socket is a socket.
+        // Linux ends a wait for a listening socket when that is shut down. std has that call for streams only, but to the
+        // system a socket is a socket.
         let _ = TcpStream::from(OwnedFd::from(self.listener)).shutdown(Shutdown::Both);
         let _ = self.thread.join();
     }
 }
 
-fn accept(listener: &TcpListener, stop: &AtomicBool, metrics: &Metrics) {
-    while !stop.load(Ordering::Acquire) {
-        match listener.accept() {
-            // What the client does wrong is the client's business.
-            Ok((stream, _)) => drop(answer(stream, metrics)),
-            // The descriptors are used up, or a client was gone before it was accepted.
-            Err(_) if !stop.load(Ordering::Acquire) => std::thread::sleep(PAUSE),
-            Err(_) => {}
+/// What the thread has.
+struct Desk {
+    listener: TcpListener,
+    stopping: Arc<AtomicBool>,
+    /// In the order of their arrival.
+    clients: VecDeque<Client>,
+    /// Out of descriptors: nobody is accepted until then.
+    rests_until: Option<Instant>,
+}
+
+impl Desk {
+    /// `answer` makes the answer to a request's head.
+    fn serve(mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) {
+        loop {
+            let stopping = self.stopping.load(Ordering::Acquire);
+            if stopping {
+                self.clients.retain(Client::is_answered);
+                if self.clients.is_empty() {
+                    return;
+                }
+            }
+            let Ok(mut ready) = self.wait(stopping) else {
+                std::thread::sleep(PAUSE);
+                continue;
+            };
+            let can_accept = ready.pop().unwrap_or(false);
+            let now = Instant::now();
+            let mut ready = ready.into_iter();
+            self.clients.retain_mut(|client| {
+                let turn = if ready.next().unwrap_or(false) { client.turn(answer) } else { Ok(true) };
+                // What the client does wrong is the client's business.
+                turn.unwrap_or(false) && now < client.deadline
+            });
+            if can_accept && !stopping {
+                self.accept(now);
+            }
+        }
+    }
+
+    /// Waits for the clients, the listener last.
+    fn wait(&self, stopping: bool) -> io::Result<Vec<bool>> {
+        let now = Instant::now();
+        let rests = stopping || self.rests_until.is_some_and(|until| now < until);
+        let mut fds: Vec<_> =
+            self.clients.iter().map(|client| (client.stream.as_fd(), client.wanted())).collect();
+        if !rests {
+            fds.push((self.listener.as_fd(), Wanted::Readable));
+        }
+        let deadlines = self.clients.iter().map(|client| client.deadline);
+        let until = deadlines.chain(self.rests_until.filter(|_| rests)).min();
+        let mut ready = readiness::wait(&fds, until)?;
+        ready.resize(self.clients.len() + 1, false);
+        Ok(ready)
+    }
+
+    fn accept(&mut self, now: Instant) {
+        self.rests_until = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    if self.clients.len() >= MAX_CLIENTS {
+                        self.clients.pop_front();
+                    }
+                    let state = State::Reading(Vec::new());
+                    self.clients.push_back(Client { stream, state, deadline: now + DEADLINE });
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if socket::is_out_of_resources(&e) => {
+                    self.rests_until = Some(now + PAUSE);
+                    return;
+                }
+                // A client was gone before it was accepted, or all is over.
+                Ok(_) | Err(_) => {}
+            }
         }
     }
 }
 
-fn answer(stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let mut client = Client { stream, deadline: Instant::now() + DEADLINE };
-    let mut head = [0; MAX_HEAD];
-    let response = match client.read_head(&mut head)? {
-        Some(head) => respond(head, metrics),
-        None => Response::error("431 Request Header Fields Too Large", true),
-    };
-    client.write_all(&response.bytes())?;
-    client.stream.shutdown(Shutdown::Write)
-}
-
-/// A connection with one deadline for everything.
+/// A connection, and by when all must be over.
 struct Client {
     stream: TcpStream,
+    state: State,
     deadline: Instant,
 }
 
+enum State {
+    /// Of the request's head so far.
+    Reading(Vec<u8>),
+    /// The answer, and how much of it is sent.
+    Writing(Vec<u8>, usize),
+}
+
 impl Client {
-    /// Reads until the empty line. `None`: there is none within the buffer.
-    fn read_head<'b>(&mut self, buffer: &'b mut [u8; MAX_HEAD]) -> io::Result<Option<&'b [u8]>> {
-        let mut len = 0;
-        while let Some(free) = buffer.get_mut(len..).filter(|free| !free.is_empty()) {
-            self.stream.set_read_timeout(Some(self.left()?))?;
-            let read = self.stream.read(free)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    fn is_answered(&self) -> bool {
+        matches!(self.state, State::Writing(..))
+    }
+
+    fn wanted(&self) -> Wanted {
+        if self.is_answered() { Wanted::Writable } else { Wanted::Readable }
+    }
+
+    /// Goes on as far as it can; false when it is over.
+    fn turn(&mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) -> io::Result<bool> {
+        match self.go_on(answer) {
+            Ok(()) => self.stream.shutdown(Shutdown::Write).map(|()| false),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn go_on(&mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
+        loop {
+            match &mut self.state {
+                State::Reading(head) => {
+                    let mut buffer = [0; MAX_HEAD];
+                    let free = MAX_HEAD.saturating_sub(head.len());
+                    let n = self.stream.read(buffer.get_mut(..free).unwrap_or_default())?;
+                    if n == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    // The end may be spread over two reads.
+                    let from = head.len().saturating_sub(3);
+                    head.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                    let new = head.get(from..).unwrap_or_default();
+                    if new.windows(4).any(|four| four == b"\r\n\r\n") {
+                        self.state = State::Writing(answer(head), 0);
+                    } else if head.len() >= MAX_HEAD {
+                        self.state = State::Writing(pages::too_large(), 0);
+                    }
+                }
+                State::Writing(answer, sent) => {
+                    let left = answer.get(*sent..).unwrap_or_default();
+                    if left.is_empty() {
+                        return Ok(());
+                    }
+                    *sent = sent.saturating_add(self.stream.write(left)?);
+                }
             }
-            // The end may be spread over two reads.
-            let from = len.saturating_sub(3);
-            len += read;
-            if buffer.get(from..len).is_some_and(|new| new.windows(4).any(|four| four == b"\r\n\r\n")) {
-                return Ok(buffer.get(..len));
-            }
         }
-        Ok(None)
-    }
-
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.stream.set_write_timeout(Some(self.left()?))?;
-            let written = self.stream.write(bytes)?;
-            bytes = bytes.get(written..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
-}
-
-struct Response {
-    status: &'static str,
-    content_type: &'static str,
-    body: String,
-    /// HEAD gets no body, but the length that it would have.
-    with_body: bool,
-}
-
-impl Response {
-    fn ok(content_type: &'static str, body: String, with_body: bool) -> Self {
-        Response { status: "200 OK", content_type, body, with_body }
-    }
-
-    fn error(status: &'static str, with_body: bool) -> Self {
-        Response { status, content_type: "text/plain", body: format!("{status}\n"), with_body }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let Response { status, content_type, body, .. } = self;
-        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
-        let mut text = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{allow}Connection: close\r\n\r\n",
-            body.len()
-        );
-        if self.with_body {
-            text.push_str(body);
-        }
-        text.into_bytes()
-    }
-}
-
-/// Looks at the request line only (RFC 9112 §3): no header changes the answer.
-fn respond(head: &[u8], metrics: &Metrics) -> Response {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(b"HTTP/1.0" | b"HTTP/1.1"), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Response::error("400 Bad Request", true);
-    };
-    let with_body = match method {
-        b"GET" => true,
-        b"HEAD" => false,
-        _ => return Response::error("405 Method Not Allowed", true),
-    };
-    match target.split(|byte| *byte == b'?').next() {
-        Some(b"/metrics") => Response::ok(CONTENT_TYPE, metrics.render(), with_body),
-        Some(b"/healthz") => Response::ok("text/plain", "ok\n".to_owned(), with_body),
-        _ => Response::error("404 Not Found", with_body),
     }
 }
 
@@ -248,15 +284,58 @@ mod tests {
         server.stop();
     }
 
+    /// Reads what comes until the end of the stream, or its reset.
+    fn rest(stream: &mut TcpStream) -> String {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        String::from_utf8(all).unwrap()
+    }
+
+    /// Served one after the other, each silent client delayed all that came later by two seconds.
     #[test]
-    fn a_silent_client_delays_others_by_the_deadline_at_most() {
+    fn silent_clients_delay_nobody_and_the_oldest_makes_room() {
         let (server, addr) = start();
-        let silent = TcpStream::connect(addr).unwrap();
+        let mut silent: Vec<_> = (0..3 * MAX_CLIENTS).map(|_| TcpStream::connect(addr).unwrap()).collect();
         let start = Instant::now();
-        assert!(exchange(addr, &[b"GET /healthz HTTP/1.1\r\n\r\n"]).ends_with("ok\n"));
-        assert!(start.elapsed() < DEADLINE + Duration::from_secs(2), "{:?}", start.elapsed());
-        drop(silent);
+        for _ in 0..5 {
+            assert!(exchange(addr, &[b"GET /healthz HTTP/1.1\r\n\r\n"]).ends_with("ok\n"));
+        }
+        assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
+        // The last of them have their places still, but not for ever.
+        let mut last = silent.pop().unwrap();
+        last.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+        assert!(rest(&mut last).ends_with("ok\n"));
+        for stream in &mut silent {
+            stream.set_read_timeout(Some(DEADLINE + Duration::from_secs(5))).unwrap();
+            assert_eq!(rest(stream), "");
+        }
         server.stop();
+    }
+
+    /// An answer that is not taken is given up, and does not stop others.
+    #[test]
+    fn one_who_does_not_read_delays_nobody() {
+        let (listener, big) = (TcpListener::bind("127.0.0.1:0").unwrap(), 64 << 20);
+        let addr = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let desk =
+            Desk { listener, stopping: Arc::clone(&stopping), clients: VecDeque::new(), rests_until: None };
+        let answer = move |head: &[u8]| vec![b'x'; if head.starts_with(b"big") { big } else { 3 }];
+        let thread = std::thread::spawn(move || desk.serve(&answer));
+        let mut greedy = TcpStream::connect(addr).unwrap();
+        greedy.write_all(b"big\r\n\r\n").unwrap();
+        let start = Instant::now();
+        assert_eq!(exchange(addr, &[b"small\r\n\r\n"]), "xxx");
+        assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
+        std::thread::sleep(DEADLINE + Duration::from_millis(500));
+        let mut got = Vec::new();
+        let _ = greedy.read_to_end(&mut got);
+        assert!(!got.is_empty() && got.len() < big, "{}", got.len());
+        stopping.store(true, Ordering::Release);
+        // Wakes it.
+        let _ = TcpStream::connect(addr);
+        thread.join().unwrap();
     }
 
     /// The end of a `tiny_http` server: a request whose sender resets the connection at once.

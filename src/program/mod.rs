@@ -3,9 +3,11 @@
 mod proxy;
 mod redirector;
 
+use std::io;
 #[cfg(feature = "metrics")]
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,10 +15,11 @@ use getopts::{Matches, Options};
 
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Problems, Service};
+use crate::engine::Handle;
 #[cfg(feature = "tls")]
 use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
-use crate::session::{Machine, Nowhere, Surroundings};
+use crate::session::{Machine, Surroundings};
 
 /// A program on the engine, called by its session machine.
 pub trait Program: Machine<Plan: AsMut<Service>> {
@@ -29,6 +32,8 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// What runs beside the workers.
     type Beside;
+    /// What its sessions look up where a rule asks for it.
+    type Around: Surroundings + Default + 'static;
 
     /// Adds the options that only this program has.
     fn options(_options: &mut Options) {}
@@ -76,9 +81,32 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
         metrics: &Arc<Metrics>,
     ) -> Result<Self::Beside, String>;
 
-    /// What its sessions look up where a rule asks for it.
-    fn surroundings() -> Arc<dyn Surroundings> {
-        Arc::new(Nowhere)
+    /// Opens the socket at which the running program can be asked, if it wants one, for whom it is going to run as.
+    ///
+    /// # Errors
+    /// Why that cannot be, as one line for a person.
+    fn bind_live(_plan: &Self::Plan) -> Result<Option<UnixListener>, String> {
+        Ok(None)
+    }
+
+    /// Answers there.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    fn serve_live(
+        _socket: UnixListener,
+        _around: &Arc<Self::Around>,
+        _workers: Vec<Handle<Self::Plan>>,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The last worker has ended.
+    fn ended(_plan: &Self::Plan) {}
+
+    /// How many words its options may have behind them.
+    fn words(_given: &Matches) -> usize {
+        0
     }
 
     /// Puts what was started for `plan` in the place of what ran for the `running` one.
@@ -87,7 +115,7 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
     }
 
     /// From here on `plan` is in force.
-    fn in_force(_plan: &Self::Plan, _metrics: &Metrics) {}
+    fn in_force(_plan: &Arc<Self::Plan>, _metrics: &Metrics, _around: &Arc<Self::Around>) {}
 
     /// The plan in a few words, for the log.
     fn in_short(plan: &Self::Plan) -> String;

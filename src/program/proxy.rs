@@ -1,6 +1,9 @@
 //! `calamary`: rules, `--why`, an embedded default configuration, the metrics endpoint.
 
+use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,12 +18,13 @@ use crate::daemon::{self, Household};
 use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
+use crate::engine::Handle;
 #[cfg(feature = "tls")]
 use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
-use crate::session::{Session, Surroundings};
+use crate::session::Session;
 #[cfg(feature = "intercept")]
 use crate::sys::privileges;
 #[cfg(feature = "tls")]
@@ -40,6 +44,7 @@ impl Program for Session {
     const DEFAULT_PATH: &'static str = "/etc/calamary/config.yml";
 
     type Beside = Serving;
+    type Around = Household;
 
     fn options(options: &mut Options) {
         options.optopt(
@@ -48,10 +53,17 @@ impl Program for Session {
             "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'",
             "FACTS",
         );
+        options.optflag("", "live", "let the running program explain, with --why");
+        options.optflag("", "connections", "show the live connections of the running program");
+        options.optopt("", "pass", "let a device reach a name for a while: --pass 15m DEVICE NAME", "TIME");
         options.optflag("", "print-config", "print the embedded default configuration");
         #[cfg(feature = "intercept")]
         options.optopt("", "make-ca", "make an authority for `action: intercept` in a folder", "DIR");
         options.optflag("", "hash-password", "read a password and print its hash, for `users`");
+    }
+
+    fn words(given: &Matches) -> usize {
+        if given.opt_present("pass") { 2 } else { 0 }
     }
 
     fn without_configuration(given: &Matches) -> Option<ExitCode> {
@@ -64,6 +76,11 @@ impl Program for Session {
                 }
                 Err(error) => cli::cannot_run::<Session>(&error),
             });
+        }
+        match request(given) {
+            Ok(None) => {}
+            Ok(Some(request)) => return Some(ask(given, &request)),
+            Err(error) => return Some(cli::wrong::<Session>(error)),
         }
         if given.opt_present("hash-password") {
             return Some(match cli::hash_password() {
@@ -88,23 +105,6 @@ impl Program for Session {
         match source {
             Source::File(path) => config::load_file(path, options),
             Source::Default => config::load_default(options),
-        }
-    }
-
-    /// Roots that are the same go on with what they have learnt, and answers that hang on them stay.
-    #[cfg(feature = "tls")]
-    fn inherit(plan: &mut Plan, running: &Plan) {
-        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
-            && new.is_same(old)
-        {
-            *new = Arc::clone(old);
-        }
-        #[cfg(feature = "intercept")]
-        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
-            && new.is_same(old)
-        {
-            // Certificates, sessions and refusals go on.
-            *new = Arc::clone(old);
         }
     }
 
@@ -144,10 +144,6 @@ impl Program for Session {
         Ok(Serving::default())
     }
 
-    fn surroundings() -> Arc<dyn Surroundings> {
-        Arc::new(Household)
-    }
-
     #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
         if plan.service.metrics != running.service.metrics
@@ -157,13 +153,63 @@ impl Program for Session {
         }
     }
 
-    fn in_force(plan: &Plan, metrics: &Metrics) {
+    fn inherit(plan: &mut Plan, running: &Plan) {
+        if plan.live != running.live {
+            log::warn!("a change of live needs a restart");
+            plan.live.clone_from(&running.live);
+        }
+        // Roots that are the same go on with what they have learnt, and answers that hang on them stay.
+        #[cfg(feature = "tls")]
+        if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
+        // Certificates, sessions and refusals go on.
+        #[cfg(feature = "intercept")]
+        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
+        // What sources have taken stays taken, where a rule's limits are the same.
+        for (index, keeper) in &mut plan.keepers {
+            if let Some(old) = running.keepers.get(index).filter(|old| old.quota() == keeper.quota()) {
+                *keeper = Arc::clone(old);
+            }
+        }
+    }
+
+    fn bind_live(plan: &Plan) -> Result<Option<UnixListener>, String> {
+        let Some(path) = &plan.live else { return Ok(None) };
+        daemon::bind_live(path, &plan.service)
+            .map(Some)
+            .map_err(|e| format!("cannot listen at {}: {e}", path.display()))
+    }
+
+    fn serve_live(
+        socket: UnixListener,
+        around: &Arc<Household>,
+        workers: Vec<Handle<Plan>>,
+    ) -> io::Result<()> {
+        daemon::serve_live(socket, Arc::clone(around), workers)
+    }
+
+    fn ended(plan: &Plan) {
+        if let Some(path) = &plan.live {
+            // Not allowed to everybody; what is left there is taken away by the next start.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn in_force(plan: &Arc<Plan>, metrics: &Metrics, around: &Arc<Household>) {
         #[cfg(feature = "intercept")]
         if plan.interception.is_some()
             && let Err(error) = privileges::forbid_dumps()
         {
             log::warn!("the authority's key is not kept out of core dumps: {error}");
         }
+        around.follow(plan);
         metrics.rules_loaded(plan.rules.len());
     }
 
@@ -180,6 +226,42 @@ impl Program for Session {
                 http.addr
             );
         }
+    }
+}
+
+/// What the running program is to be asked, if it is.
+fn request(given: &Matches) -> Result<Option<String>, &'static str> {
+    let (live, connections, pass) =
+        (given.opt_present("live"), given.opt_present("connections"), given.opt_str("pass"));
+    match (live, given.opt_str("why"), connections, pass) {
+        (false, _, false, None) => Ok(None),
+        (true, Some(facts), false, None) => Ok(Some(format!("why {facts}"))),
+        (true, None, ..) => Err("--live goes with --why"),
+        (_, None, true, None) => Ok(Some("connections".to_owned())),
+        (_, None, false, Some(time)) => match &given.free[..] {
+            [device, name] => Ok(Some(format!("pass {time} {device} {name}"))),
+            _ => Err("--pass needs a time, a device and a name: --pass 15m DEVICE NAME"),
+        },
+        _ => Err("--why, --connections and --pass are three questions"),
+    }
+}
+
+/// Asks the running program that has this configuration.
+fn ask(given: &Matches, request: &str) -> ExitCode {
+    let path = match Source::of(given.opt_str("config"), Path::new(Session::DEFAULT_PATH)) {
+        Source::Default => Ok(None),
+        Source::File(path) => config::live_socket(&path),
+    };
+    let path = match path {
+        Ok(path) => path.unwrap_or_else(|| PathBuf::from(config::LIVE_SOCKET)),
+        Err(problems) => return cli::refuse::<Session>(&[problems.to_string()]),
+    };
+    match cli::live::ask(&path, request) {
+        Ok((status, text)) => {
+            cli::say(&text);
+            ExitCode::from(status)
+        }
+        Err(error) => cli::cannot_run::<Session>(&error),
     }
 }
 

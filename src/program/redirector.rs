@@ -10,6 +10,7 @@ use crate::config::redirector::{RedirectPlan, load_file};
 use crate::config::{LoadOptions, Loaded, Problems};
 use crate::daemon::Checks;
 use crate::metrics::Metrics;
+use crate::session::Nowhere;
 use crate::session::redirect::Redirection;
 
 impl Program for Redirection {
@@ -17,6 +18,7 @@ impl Program for Redirection {
     const ABOUT: &'static str = "Sends redirected connections to calamary servers, with the PROXY protocol.";
     const DEFAULT_PATH: &'static str = "/etc/calamary/redirector.yml";
 
+    type Around = Nowhere;
     type Beside = Checks;
 
     /// There is no default that would lead anywhere: the default file must be there.

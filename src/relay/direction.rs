@@ -71,6 +71,8 @@ pub struct Direction {
     delivered: u64,
     /// Bytes copied since the last transfer through a pipe that was small, or for which there was no pipe.
     run: u32,
+    /// Bytes that may still be read of the source.
+    allowance: u64,
 }
 
 impl Direction {
@@ -78,7 +80,7 @@ impl Direction {
     pub fn new(framing: Framing) -> Self {
         let body = Body::new(framing);
         let flow = if body.is_done() { Flow::Draining } else { Flow::Open };
-        Direction { flow, held: Held::Nothing, body, delivered: 0, run: 0 }
+        Direction { flow, held: Held::Nothing, body, delivered: 0, run: 0, allowance: u64::MAX }
     }
 
     /// A direction that moves everything until the source's end.
@@ -101,6 +103,16 @@ impl Direction {
             self.flow = Flow::Draining;
         }
         Ok(n)
+    }
+
+    /// Lets it read so many bytes more and then stop, until it is told again. Without this it reads whatever comes.
+    pub fn allow(&mut self, bytes: u64) {
+        self.allowance = bytes;
+    }
+
+    /// How much of that is left.
+    pub fn allowance(&self) -> u64 {
+        self.allowance
     }
 
     /// Bytes delivered so far.
@@ -138,16 +150,18 @@ impl Direction {
                     self.flow = Flow::Done;
                     return Ok(Turn::Done);
                 }
-                Flow::Open if !source.ready.readable => return Ok(Turn::Wait),
+                Flow::Open if !source.ready.readable || self.allowance == 0 => return Ok(Turn::Wait),
                 Flow::Open if moved >= BUDGET => return Ok(Turn::Again),
                 Flow::Open => {}
             }
             let bulk = self.run >= BULK_AFTER && self.body.opaque() >= BULK_LEAST;
-            moved += if bulk && source.stream.is_bare() && sink.stream.is_bare() {
+            let read = if bulk && source.stream.is_bare() && sink.stream.is_bare() {
                 self.splice(source, sink, loan)?
             } else {
                 self.copy(source, sink, loan, surplus, seen)?
             };
+            moved += read;
+            self.allowance = self.allowance.saturating_sub(read);
         }
     }
 
@@ -207,7 +221,9 @@ impl Direction {
         surplus: &mut Vec<u8>,
         seen: &mut dyn FnMut(&[u8]),
     ) -> Result<u64, Failed> {
-        let Some(n) = would_block(source.stream.read(&mut loan.scratch)).map_err(Failed::Source)? else {
+        let most = usize::try_from(self.allowance).unwrap_or(usize::MAX).min(loan.scratch.len());
+        let buffer = loan.scratch.get_mut(..most).unwrap_or_default();
+        let Some(n) = would_block(source.stream.read(buffer)).map_err(Failed::Source)? else {
             source.ready.readable = false;
             return Ok(0);
         };
@@ -215,7 +231,7 @@ impl Direction {
             self.end_of_source()?;
             return Ok(0);
         }
-        source.was_read(n, loan.scratch.len());
+        source.was_read(n, most);
         let bytes = loan.scratch.get(..n).unwrap_or_default();
         seen(bytes);
         let (bytes, rest) = bytes.split_at(self.admit(bytes)?);
@@ -242,8 +258,9 @@ impl Direction {
             self.run = 0;
             return Ok(0);
         };
-        let max =
-            usize::try_from(self.body.opaque()).unwrap_or(usize::MAX).min(super::pipes::CAPACITY as usize);
+        let max = usize::try_from(self.body.opaque().min(self.allowance))
+            .unwrap_or(usize::MAX)
+            .min(super::pipes::CAPACITY as usize);
         match would_block(pipe.fill(source.stream.socket(), max)) {
             Ok(Some(0)) => {
                 loan.pipes.give_back(pipe);

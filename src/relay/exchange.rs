@@ -156,6 +156,17 @@ impl Exchange {
         !between && self.response.delivered() > 0
     }
 
+    /// Lets both bodies grow by so many bytes more, the request's first; see [`Direction::allow`].
+    pub fn allow(&mut self, [request, response]: [u64; 2]) {
+        self.request.allow(request);
+        self.response.allow(response);
+    }
+
+    /// How much of that is left.
+    pub fn allowance(&self) -> [u64; 2] {
+        [self.request.allowance(), self.response.allowance()]
+    }
+
     /// Bytes delivered to the server and to the client.
     pub fn delivered(&self) -> (u64, u64) {
         (self.request.delivered(), self.delivered_before + self.response.delivered())
@@ -180,6 +191,13 @@ impl Exchange {
             }
             other => other,
         }
+    }
+
+    /// Begins another response, which may read no more than the one before.
+    fn respond(&mut self, body: Framing) {
+        let allowance = self.response.allowance();
+        self.response = Direction::new(body);
+        self.response.allow(allowance);
     }
 
     /// Reads one head; true once it is whole.
@@ -225,14 +243,14 @@ impl Exchange {
         self.delivered_before += self.response.delivered();
         if response.interim {
             self.interim += 1;
-            self.response = Direction::new(Framing::None);
+            self.respond(Framing::None);
             if self.asked.minor >= 1 {
                 self.response.prepend(bytes);
             }
             self.answer = Answer::Head { buffer: rest.to_vec(), end: HeadEnd::new() };
             return Ok(true);
         }
-        self.response = Direction::new(response.body);
+        self.respond(response.body);
         let ours = self.response.admit(rest).map_err(|_| Progress::BadResponse)?;
         let (body, beyond) = rest.split_at(ours);
         bytes.extend_from_slice(body);

@@ -29,16 +29,22 @@ pub struct Loan {
     pub scratch: Box<[u8]>,
     /// Pipes for large ones.
     pub pipes: pipes::Pool,
+    /// Turns of TLS handshakes that may be made before others get theirs. Such a turn may hold a signature, which takes
+    /// milliseconds, or a second with a large key on a small router.
+    pub handshakes: u32,
 }
 
 impl Loan {
     /// Bytes that one `recv` takes at most.
     pub const SCRATCH: usize = 64 * 1024;
 
+    /// Handshakes of one round of a worker: whoever relays waits for one at most.
+    pub const HANDSHAKES: u32 = 1;
+
     /// A buffer and an empty pool that takes its pipes from `descriptors`.
     pub fn new(descriptors: Arc<Descriptors>) -> Self {
         let scratch = vec![0; Self::SCRATCH].into_boxed_slice();
-        Loan { scratch, pipes: pipes::Pool::new(descriptors) }
+        Loan { scratch, pipes: pipes::Pool::new(descriptors), handshakes: Self::HANDSHAKES }
     }
 }
 

@@ -79,22 +79,21 @@ impl Stream {
 
 #[cfg(feature = "tls")]
 impl Stream {
-    /// Puts TLS on, beginning with bytes that were read already. Nothing is read or written yet.
+    /// Puts TLS on, beginning with bytes that were read already. Nothing is read or written yet, and they are not looked at.
     ///
     /// # Errors
-    /// The bytes are no TLS. The peer is still to be told, by [`shutdown`](Self::shutdown).
+    /// TLS cannot be had.
     pub fn secure(&mut self, role: &Role, received: &[u8]) -> io::Result<()> {
         debug_assert!(self.tls.is_none(), "TLS over TLS");
-        let mut tls = Tls::new(role)?;
-        let taken = tls.take_in(received);
-        self.tls = Some(Box::new(tls));
-        taken
+        self.tls = Some(Box::new(Tls::new(role, received)?));
+        Ok(())
     }
 
     /// Goes on with the handshake: true once it is over and everything of it is sent, false if others come first.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`io::ErrorKind::UnexpectedEof`] if the peer has left, [`io::ErrorKind::WouldBlock`] if it
+    /// As [`read`](Self::read), and then the peer is still to be told, by [`shutdown`](Self::shutdown);
+    /// [`io::ErrorKind::UnexpectedEof`] if the peer has left, [`io::ErrorKind::WouldBlock`] if it
     /// has to send more first, or to read.
     pub fn handshake(&mut self) -> io::Result<bool> {
         match &mut self.tls {

@@ -62,11 +62,14 @@ pub(super) struct Tls {
     sending: Sending,
     /// Bytes of the handshake that came so far.
     received: usize,
+    /// The first of them, which nobody has looked at yet.
+    first: Vec<u8>,
 }
 
 impl Tls {
-    /// A connection that has not begun.
-    pub fn new(role: &Role) -> io::Result<Self> {
+    /// A connection that has not begun, with the bytes that were read for it already. They are looked at by the first turn
+    /// of the handshake: what follows from them may be a signature, for which there is a time.
+    pub fn new(role: &Role, first: &[u8]) -> io::Result<Self> {
         let mut connection = match role {
             Role::Server(config) => {
                 Connection::Server(ServerConnection::new(Arc::clone(config)).map_err(failure)?)
@@ -77,11 +80,11 @@ impl Tls {
             }
         };
         connection.set_buffer_limit(Some(MAX_UNSENT));
-        Ok(Tls { connection, sending: Sending::Open, received: 0 })
+        Ok(Tls { connection, sending: Sending::Open, received: 0, first: first.to_vec() })
     }
 
     /// Takes in what was read: the handshake, and at its end perhaps a little more.
-    pub fn take_in(&mut self, mut received: &[u8]) -> io::Result<()> {
+    fn take_in(&mut self, mut received: &[u8]) -> io::Result<()> {
         self.received = self.received.saturating_add(received.len());
         while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
             self.connection.process_new_packets().map_err(failure)?;
@@ -98,6 +101,8 @@ impl Tls {
 
     /// See [`super::stream::Stream::handshake`].
     pub fn handshake(&mut self, socket: &mut TcpStream) -> io::Result<bool> {
+        let first = std::mem::take(&mut self.first);
+        self.take_in(&first)?;
         let mut buffer = [0; HANDSHAKE_READ];
         for _ in 0..READS_PER_TURN {
             self.flush(socket)?;

@@ -76,6 +76,17 @@ impl Tunnel {
         }
     }
 
+    /// Lets both directions read so many bytes more, client to server first; see [`Direction::allow`].
+    pub fn allow(&mut self, [up, down]: [u64; 2]) {
+        self.up.allow(up);
+        self.down.allow(down);
+    }
+
+    /// How much of that is left.
+    pub fn allowance(&self) -> [u64; 2] {
+        [self.up.allowance(), self.down.allowance()]
+    }
+
     /// Bytes delivered to the server and to the client.
     pub fn delivered(&self) -> (u64, u64) {
         (self.up.delivered(), self.down.delivered())

@@ -29,6 +29,8 @@ const UNAVAILABLE: &str = "too many attempts to authenticate, try again later";
 pub(super) struct Login {
     listener: SocketAddr,
     users: Option<Arc<Users>>,
+    /// It may have an association for datagrams.
+    pub(super) may_associate: bool,
     /// The name that is being checked.
     claimed: Option<Box<str>>,
     /// The HTTP request that waits meanwhile.
@@ -42,6 +44,7 @@ impl Login {
         Login {
             listener: listener.addr,
             users: listener.users.clone(),
+            may_associate: listener.associate,
             claimed: None,
             request: None,
             challenged: false,

@@ -17,6 +17,7 @@ use crate::connect::resolve::ResolveError;
 use crate::identify::{Identity, Parsers};
 use crate::logging::Field;
 use crate::metrics::Metrics;
+use crate::quota::Share;
 
 /// One client connection's state machine. It does no I/O: it is told what happened and answers with the [`Step`] to be
 /// taken next.
@@ -34,8 +35,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Verify`]; likewise.
     const VERIFIES: bool;
 
-    /// Whether [`is_reviewed`](Self::is_reviewed) ever says so; likewise.
-    const REVIEWS: bool = false;
+    /// Whether it ever is reviewed or has a share, while its bytes are relayed; likewise.
+    const TIES: bool = false;
 
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
@@ -47,6 +48,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Probe`]; likewise.
     const PROBES: bool;
 
+    /// Whether it ever answers [`Step::Associate`]; likewise.
+    const ASSOCIATES: bool = false;
+
     /// A connection that `listener` accepted from `client`.
     fn new(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self;
 
@@ -54,6 +58,9 @@ pub trait Machine: Debug + Send + Sized + 'static {
     fn over_datagrams(plan: Arc<Self::Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         Self::new(plan, listener, client, now)
     }
+
+    /// The client has said elsewhere who it is. Told before [`Machine::start`].
+    fn known_as(&mut self, _user: &str) {}
 
     /// The plan that this session was begun under.
     fn plan(&self) -> &Arc<Self::Plan>;
@@ -136,6 +143,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
         self.bytes(datagram, env)
     }
 
+    /// The way of the last [`Step::Associate`] is open, and `relay` is where datagrams are awaited: what the client is told.
+    fn associated(&mut self, _relay: SocketAddr) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// What of a flow is looked at from now on, as it was let in.
     fn watch(&mut self, _env: &Env<'_, Self>) -> Watch {
         Watch::Nothing
@@ -143,6 +155,16 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// What its client is told if the flow that began with this datagram is refused.
     fn refusal(&self, _datagram: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// What `client` is to be told instead of `answer`, a message of DNS that it has asked for, if not that.
+    fn dns_answer(
+        _plan: &Self::Plan,
+        _client: IpAddr,
+        _answer: &[u8],
+        _env: &Env<'_, Self>,
+    ) -> Option<Vec<u8>> {
         None
     }
 
@@ -184,6 +206,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
 
     /// Ends the session for a reason that the engine found.
     fn close(&mut self, reason: CloseReason) -> Step;
+
+    /// What its relayed bytes count towards; it is given back when it is dropped.
+    fn take_share(&mut self) -> Option<Share> {
+        None
+    }
 
     /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time.
     fn is_reviewed(&self) -> bool {
@@ -235,6 +262,11 @@ pub trait Record<M: Machine>: Debug + Default + Send {
 
     /// Where the session went when it was last taken in.
     fn destination(&self) -> Option<SocketAddr>;
+
+    /// The log's word for what was decided, once it was.
+    fn verdict(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What decided so.
     fn decision(&self) -> Option<Field<'_>>;

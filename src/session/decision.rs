@@ -1,16 +1,19 @@
 //! From facts to a verdict, and what follows from it: the walk is asked again after every fact.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
-use super::machine::{Owed, Session};
+use super::machine::Session;
+use super::owed::Owed;
 use super::state::State;
-use super::surroundings::decide;
+use super::surroundings::{decide, observe};
 use super::{CloseReason, Env, Machine, Step, probing};
 use crate::accept::Wish;
 use crate::config::Target;
-use crate::decide::facts::{Ech, Known, L5};
-use crate::decide::{Action, Decision, Need, RuleId, Verdict, ech, name};
+use crate::decide::facts::{Ech, Facts, Known, L4, L5};
+use crate::decide::{Action, Decision, Need, Observed, RuleId, Verdict, ech, name};
 use crate::identify::Identity;
+use crate::quota::Refused;
 use crate::wire::http1::{self, Authority, Host};
 
 /// Port of a lost destination, by what the first bytes are.
@@ -42,7 +45,17 @@ impl Session {
     pub(super) fn advance(&mut self, env: &mut Env<'_>) -> Step {
         // Each turn makes a fact known that was unknown: `dest`, then `cert`.
         for _ in 0..3 {
-            match self.outlook(env) {
+            let outlook = match self.outlook(env) {
+                Outlook::Verdict(verdict, addrs) => match self.unobserved(verdict, env) {
+                    Some(Need::Cert) => {
+                        Outlook::Unproven(self.facts.dest.is().copied().into_iter().collect())
+                    }
+                    Some(need) => Outlook::Need(need),
+                    None => Outlook::Verdict(verdict, addrs),
+                },
+                need => need,
+            };
+            match outlook {
                 Outlook::Verdict(verdict, addrs) => return self.carry_out(verdict, addrs, env),
                 Outlook::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => return self.peek(env),
                 Outlook::Need(Need::Dest) => match self.dial_target() {
@@ -70,7 +83,7 @@ impl Session {
     }
 
     /// Takes in what the first bytes are.
-    pub(super) fn learn(&mut self, identity: Identity) {
+    pub(super) fn learn(&mut self, identity: Identity, env: &Env<'_>) {
         let asked = match &self.wish {
             Wish::Name { host, .. } => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
             Wish::Address(_) | Wish::Lost => Known::Absent,
@@ -80,7 +93,12 @@ impl Session {
             let sni = hello.sni.as_deref().and_then(name::normalise);
             self.facts.ech = Known::Is(match (&sni, hello.ech) {
                 (_, false) => Ech::None,
-                (Some(sni), true) if ech::is_public_name(sni) => Ech::Real,
+                (Some(sni), true)
+                    if ech::is_public_name(sni)
+                        || env.memory.is_public_name(self.client.ip(), sni, env.now) =>
+                {
+                    Ech::Real
+                }
                 _ => Ech::Grease,
             });
             self.facts.esni = Known::Is(hello.esni);
@@ -199,7 +217,7 @@ impl Session {
                         elsewhere.get_or_insert((verdict, addr));
                         open.push(addr);
                     }
-                    Action::Deny => {
+                    Action::Deny | Action::Observe => {
                         no.get_or_insert((verdict, addr));
                     }
                 },
@@ -239,6 +257,18 @@ impl Session {
         Outlook::Verdict(yes.or(otherwise.map(|(verdict, _)| verdict)).unwrap_or(denied), accepted)
     }
 
+    /// What an observing rule still has to know before this verdict is carried out, if anything: the first bytes, or the
+    /// certificate of what is let in.
+    fn unobserved(&mut self, verdict: Verdict, env: &Env<'_>) -> Option<Need> {
+        match observe(&self.plan, &mut self.facts, env, verdict) {
+            Observed::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => Some(Need::FirstBytes),
+            Observed::Need(Need::Cert) if verdict.action.lets_through() && self.identity.is_some() => {
+                Some(Need::Cert)
+            }
+            _ => None,
+        }
+    }
+
     fn carry_out(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
         match verdict.action {
             Action::Accept => self.accept(verdict, addrs, env),
@@ -249,7 +279,7 @@ impl Session {
             // Whether it is plain HTTP must be known in order to answer it.
             Action::Redirect if self.facts.l5.is_unknown() => self.peek(env),
             Action::Redirect => self.redirect(verdict, env),
-            Action::Deny => {
+            Action::Deny | Action::Observe => {
                 self.announce(verdict, env);
                 self.refuse(env)
             }
@@ -257,6 +287,9 @@ impl Session {
     }
 
     pub(super) fn accept(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
+        if let Some(beyond) = self.go_beyond_limits(verdict, env) {
+            return beyond;
+        }
         let port = self.facts.port.is().copied();
         let addrs: Vec<_> = addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
         self.announce(verdict, env);
@@ -301,7 +334,28 @@ impl Session {
         self.refuse(env)
     }
 
+    /// Refuses what is accepted and goes beyond a limit of its rule.
+    pub(super) fn go_beyond_limits(&mut self, verdict: Verdict, env: &mut Env<'_>) -> Option<Step> {
+        let refused = self.take_share(verdict, env.now).err()?;
+        self.refused = Some(refused);
+        self.announce(Verdict { action: Action::Deny, ..verdict }, env);
+        Some(self.close(CloseReason::Limit))
+    }
+
+    /// Counts an accepted connection or request towards the limits of its rule.
+    fn take_share(&mut self, verdict: Verdict, now: Instant) -> Result<(), Refused> {
+        let RuleId::Index(index) = verdict.rule else { return Ok(()) };
+        let Some(keeper) = self.plan.keepers.get(&index) else { return Ok(()) };
+        self.share = Some(keeper.enter(self.client.ip(), now)?);
+        Ok(())
+    }
+
     pub(super) fn announce(&mut self, verdict: Verdict, env: &mut Env<'_>) {
+        if let Observed::Rules(rules) = observe(&self.plan, &mut self.facts, env, verdict) {
+            for rule in rules.into_iter().map(RuleId::Index) {
+                env.report.verdict(self, Verdict { action: Action::Observe, rule });
+            }
+        }
         self.verdict = Some(verdict);
         env.report.verdict(self, verdict);
     }
@@ -310,4 +364,15 @@ impl Session {
 /// A name without the dot of the root, as the resolver gives it back.
 fn without_root(name: &str) -> Box<str> {
     name.strip_suffix('.').unwrap_or(name).into()
+}
+
+/// What is known of every connection from `client`.
+pub(super) fn facts_of(client: SocketAddr) -> Facts {
+    Facts {
+        src: Known::Is(client.ip()),
+        sport: Known::Is(client.port()),
+        l4: Known::Is(L4::Tcp),
+        user: Known::Absent,
+        ..Facts::default()
+    }
 }

@@ -21,6 +21,7 @@ use crate::connect::resolve::ResolveError;
 use crate::identify::Identity;
 use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS};
 use crate::metrics::Metrics;
+use crate::quota::{Share, Way};
 
 /// A flow of DNS ends this long after its last datagram.
 const DNS_IDLE: Duration = Duration::from_secs(10);
@@ -50,6 +51,17 @@ pub enum Act {
     Refuse(CloseReason, Option<Vec<u8>>),
 }
 
+/// What becomes of a server's datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Its client gets it.
+    Same,
+    /// Its client gets this in its place.
+    Other(Vec<u8>),
+    /// Nobody gets it: the rule that let the flow in allows no more bytes now.
+    Lost,
+}
+
 /// What of a flow is looked at after it was let in.
 #[derive(Debug)]
 pub enum Watch {
@@ -68,10 +80,12 @@ pub enum Watch {
 pub struct Flow<M: Machine> {
     listener: Arc<Listener>,
     client: SocketAddr,
+    /// Who that is, where it was asked.
+    user: Option<Arc<str>>,
     /// Where the client's datagrams go.
     wish: Wish,
     deciding: Option<Deciding<M>>,
-    open: Option<Open>,
+    open: Option<Open<M>>,
     due: Option<Instant>,
 }
 
@@ -96,7 +110,13 @@ struct Held {
 
 /// What was let in.
 #[derive(Debug)]
-struct Open {
+struct Open<M: Machine> {
+    /// It was decided by this.
+    plan: Arc<M::Plan>,
+    /// Its part of the limits of the rule that let it in.
+    share: Option<Share>,
+    /// What hangs on the time, and when to look at that again.
+    reviewed: Option<(Box<M>, Option<Instant>)>,
     idle: Duration,
     kind: Kind,
 }
@@ -114,13 +134,14 @@ impl<M: Machine> Flow<M> {
     pub fn begin(
         listener: &Arc<Listener>,
         client: SocketAddr,
+        user: Option<Arc<str>>,
         wish: Wish,
         ours: bool,
         datagram: &[u8],
         env: &mut Env<'_, M>,
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
-        let mut flow = Flow { listener, client, wish, deciding: None, open: None, due: None };
+        let mut flow = Flow { listener, client, user, wish, deciding: None, open: None, due: None };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -128,7 +149,8 @@ impl<M: Machine> Flow<M> {
     /// When [`Flow::expired`] wants to be called.
     pub fn due(&self) -> Option<Instant> {
         let verdict = self.deciding.as_ref().and_then(|deciding| deciding.until);
-        [verdict, self.due].into_iter().flatten().min()
+        let review = self.open.as_ref().and_then(|open| open.reviewed.as_ref()?.1);
+        [verdict, review, self.due].into_iter().flatten().min()
     }
 
     /// The resolver is asked, and will have answered by this time.
@@ -158,7 +180,11 @@ impl<M: Machine> Flow<M> {
     ) -> Act {
         if let Some(open) = &mut self.open {
             self.due = env.now.checked_add(open.idle);
-            if !open.begins_anew(datagram, record, metrics, env.now) {
+            let another = self.deciding.is_some();
+            if !open.may_move(Way::Up, datagram.len(), env.now) {
+                return Act::Wait;
+            }
+            if !open.begins_anew(datagram, another, record, metrics, env.now) {
                 return Act::Pass;
             }
             if self.deciding.is_none() {
@@ -171,17 +197,22 @@ impl<M: Machine> Flow<M> {
         }
     }
 
-    /// The server sent something, which its client gets.
-    pub fn answer(&mut self, now: Instant) {
-        let Some(open) = &mut self.open else { return };
-        let mut idle = open.idle;
+    /// The server sent something.
+    pub fn answer(&mut self, datagram: &[u8], env: &Env<'_, M>) -> Answer {
+        let Some(open) = &mut self.open else { return Answer::Lost };
+        if !open.may_move(Way::Down, datagram.len(), env.now) {
+            return Answer::Lost;
+        }
+        let (mut idle, mut other) = (open.idle, None);
         if let Kind::Dns { unanswered } = &mut open.kind {
             *unanswered = unanswered.saturating_sub(1);
             if *unanswered == 0 {
-                idle = DNS_ANSWERED;
+                idle = idle.min(DNS_ANSWERED);
             }
+            other = M::dns_answer(&open.plan, self.client.ip(), datagram, env);
         }
-        self.due = now.checked_add(idle);
+        self.due = env.now.checked_add(idle);
+        other.map_or(Answer::Same, Answer::Other)
     }
 
     /// The resolver answered the last [`Act::Resolve`].
@@ -210,11 +241,10 @@ impl<M: Machine> Flow<M> {
                 record.take_in(&deciding.session);
                 self.over(env);
                 let watch = deciding.session.watch(env);
-                let idle = deciding.session.service().timeouts.udp_idle;
-                let mut open = Open::new(watch, idle, env.now);
+                let mut open = Open::new(deciding.session, watch, env);
                 let held = deciding.held.datagrams;
                 for datagram in &held {
-                    open.begins_anew(datagram, record, metrics, env.now);
+                    open.begins_anew(datagram, false, record, metrics, env.now);
                 }
                 self.due = env.now.checked_add(open.idle);
                 self.open = Some(open);
@@ -257,6 +287,14 @@ impl<M: Machine> Flow<M> {
             };
             return self.take(deciding, step);
         }
+        if let Some((session, at)) = self.open.as_mut().and_then(|open| open.reviewed.as_mut())
+            && at.is_some_and(|at| at <= env.now)
+        {
+            *at = env.next_review();
+            if let Some(reason) = session.review(env) {
+                return Act::End(reason);
+            }
+        }
         if self.due.is_some_and(|due| env.now < due) {
             return Act::Wait;
         }
@@ -285,6 +323,9 @@ impl<M: Machine> Flow<M> {
     fn decide(&mut self, ours: bool, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
         let mut session =
             Box::new(M::over_datagrams(Arc::clone(env.plan), &self.listener, self.client, env.now));
+        if let Some(user) = &self.user {
+            session.known_as(user);
+        }
         let wish = self.wish.clone();
         let step = if ours { session.comes_back(wish, env) } else { session.start(wish, env) };
         let reads = matches!(step, Step::Read { .. });
@@ -305,8 +346,15 @@ impl<M: Machine> Flow<M> {
             self.deciding = Some(deciding);
             return Act::Wait;
         }
-        let step =
-            if kept { deciding.session.datagram(datagram, env) } else { deciding.session.deadline(env) };
+        if kept {
+            let step = deciding.session.datagram(datagram, env);
+            return self.take(deciding, step);
+        }
+        if deciding.held.datagrams.is_empty() {
+            // For the refusal, which comes at once.
+            deciding.held.datagrams.push(datagram.to_vec());
+        }
+        let step = deciding.session.deadline(env);
         self.take(deciding, step)
     }
 
@@ -321,16 +369,23 @@ impl<M: Machine> Flow<M> {
             Step::Resolve(name) => Act::Resolve(name),
             Step::Dial(addrs) => Act::Connect(addrs),
             Step::Close(closing) => {
-                let refused = matches!(closing.reason, CloseReason::Denied | CloseReason::Incomplete);
+                let refused = matches!(
+                    closing.reason,
+                    CloseReason::Denied | CloseReason::Incomplete | CloseReason::Limit
+                );
                 let first = deciding.held.datagrams.first().filter(|_| refused);
                 let words = first.and_then(|first| deciding.session.refusal(first));
                 self.deciding = Some(deciding);
                 return Act::Refuse(closing.reason, words);
             }
             // Nothing of that can be done with datagrams.
-            Step::Secure(_) | Step::SecureServer(_) | Step::Verify(_) | Step::Probe(_) | Step::Tunnel { .. } | Step::Exchange(_) => {
-                Act::End(CloseReason::BadRequest)
-            }
+            Step::Secure(_)
+            | Step::SecureServer(_)
+            | Step::Verify(_)
+            | Step::Probe(_)
+            | Step::Associate(_)
+            | Step::Tunnel { .. }
+            | Step::Exchange(_) => Act::End(CloseReason::BadRequest),
         };
         self.deciding = Some(deciding);
         act
@@ -351,8 +406,12 @@ impl Held {
     }
 }
 
-impl Open {
-    fn new(watch: Watch, udp_idle: Duration, now: Instant) -> Self {
+impl<M: Machine> Open<M> {
+    fn new(mut session: Box<M>, watch: Watch, env: &Env<'_, M>) -> Self {
+        let (now, plan) = (env.now, Arc::clone(session.plan()));
+        let share = session.take_share();
+        let reviewed = session.is_reviewed().then(|| (session, env.next_review()));
+        let udp_idle = (*plan).as_ref().timeouts.udp_idle;
         let kind = match watch {
             Watch::Nothing => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
@@ -360,14 +419,22 @@ impl Open {
             Watch::Quic(first) => Kind::Quic { first, since: now },
         };
         let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
-        Open { idle, kind }
+        Open { plan, share, reviewed, idle, kind }
     }
 
-    /// Looks at a datagram of the client: whether the rules must be asked about it first.
-    fn begins_anew<M: Machine>(
+    /// Whether so many bytes may go this way now. What goes beyond a rate is lost: those who send datagrams slow down then.
+    fn may_move(&self, way: Way, bytes: usize, now: Instant) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.share.as_ref().is_none_or(|share| share.spend_in_time(way, bytes, now))
+    }
+
+    /// Looks at a datagram of the client: whether the rules must be asked about it first. `another`: they are being asked
+    /// about another connection, to which it may belong.
+    fn begins_anew(
         &mut self,
         datagram: &[u8],
-        record: &mut impl Record<M>,
+        another: bool,
+        record: &mut M::Record,
         metrics: &Metrics,
         now: Instant,
     ) -> bool {
@@ -392,22 +459,23 @@ impl Open {
                 if now.saturating_duration_since(*since) >= RETRANSMITTED {
                     *first = None;
                 }
-                return begins_another(first.as_deref_mut(), datagram);
+                return begins_another(first.as_deref_mut(), !another, datagram);
             }
         }
         false
     }
 }
 
-/// Whether a QUIC connection begins with this datagram that is not the `first` one of its flow over again.
+/// Whether a QUIC connection begins with this datagram that is not the `first` one of its flow over again, with `retry` after
+/// a Retry.
 #[cfg(feature = "quic")]
-fn begins_another(first: Option<&mut DatagramIdentifier>, datagram: &[u8]) -> bool {
+fn begins_another(first: Option<&mut DatagramIdentifier>, retry: bool, datagram: &[u8]) -> bool {
     crate::identify::datagram::begins_connection(datagram)
-        && !first.is_some_and(|first| first.repeats(datagram))
+        && !first.is_some_and(|first| first.repeats(datagram, retry))
 }
 
 /// Nobody has looked at the first one, either.
 #[cfg(not(feature = "quic"))]
-fn begins_another(_first: Option<&mut DatagramIdentifier>, _datagram: &[u8]) -> bool {
+fn begins_another(_first: Option<&mut DatagramIdentifier>, _retry: bool, _datagram: &[u8]) -> bool {
     false
 }

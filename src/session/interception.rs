@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use super::machine::{Owed, Session};
+use super::machine::Session;
+use super::owed::Owed;
 use super::state::State;
+use super::surroundings::decide;
 use super::{CloseReason, Env, Machine as _, Securing, Step};
 use crate::config::plan::Interception;
 use crate::decide::facts::{Facts, Known, L7};
@@ -111,9 +113,7 @@ impl Session {
 
     /// Whether something that is no HTTP/1 may go through as it is: by which rule, either way.
     fn may_carry(&self, l7: L7, env: &Env<'_>) -> Result<Verdict, Verdict> {
-        let request = if l7 == L7::H2 { Known::Unknown } else { Known::Absent };
-        let facts = Facts { l7: Known::Is(l7), host: request.clone(), path: request, ..self.facts.clone() };
-        match self.plan.rules.decide(&facts, env.locals) {
+        match decide(&self.plan, &mut self.facts_without_request(l7), env) {
             Decision::Verdict(verdict) if verdict.action.lets_through() => {
                 Ok(Verdict { action: Action::Accept, ..verdict })
             }
@@ -121,6 +121,12 @@ impl Session {
             // It hangs on what nobody reads.
             Decision::Need(_) => Err(Verdict { action: Action::Deny, rule: RuleId::Default }),
         }
+    }
+
+    /// What is known of something that is no HTTP/1.
+    fn facts_without_request(&self, l7: L7) -> Facts {
+        let request = if l7 == L7::H2 { Known::Unknown } else { Known::Absent };
+        Facts { l7: Known::Is(l7), host: request.clone(), path: request, ..self.facts.clone() }
     }
 
     /// TLS with the server stands, so its certificate is good: now TLS with the client.
@@ -180,13 +186,21 @@ impl Session {
     /// Bytes both ways, if the rules let what is no HTTP/1 through.
     fn carry(&mut self, l7: L7, env: &mut Env<'_>) -> Step {
         let verdict = self.may_carry(l7, env);
-        self.facts.l7 = Known::Is(l7);
+        self.facts = self.facts_without_request(l7);
         if self.state == State::Securing {
             self.go(State::FirstBytes);
         }
-        self.announce(verdict.unwrap_or_else(|denied| denied), env);
-        if verdict.is_err() {
-            return self.close(CloseReason::Denied);
+        match verdict {
+            Ok(verdict) => {
+                if let Some(beyond) = self.go_beyond_limits(verdict, env) {
+                    return beyond;
+                }
+                self.announce(verdict, env);
+            }
+            Err(denied) => {
+                self.announce(denied, env);
+                return self.close(CloseReason::Denied);
+            }
         }
         self.go(State::Open);
         Step::Tunnel { to_server: self.take_prelude() }
@@ -218,7 +232,7 @@ impl Session {
             }
         };
         self.note_request(asked_for.as_ref(), &request.path);
-        let verdict = match self.plan.rules.decide(&self.facts, env.locals) {
+        let verdict = match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) => verdict,
             // Everything is known.
             Decision::Need(_) => Verdict { action: Action::Deny, rule: RuleId::Default },
@@ -228,7 +242,11 @@ impl Session {
             self.announce(Verdict { action: Action::Deny, ..verdict }, env);
             return self.refuse(env);
         }
-        self.announce(Verdict { action: Action::Accept, ..verdict }, env);
+        let verdict = Verdict { action: Action::Accept, ..verdict };
+        if let Some(beyond) = self.go_beyond_limits(verdict, env) {
+            return beyond;
+        }
+        self.announce(verdict, env);
         self.go(State::Open);
         let step = self.exchange(&request);
         self.owed = Owed::Response(Box::new(request));

@@ -1,6 +1,7 @@
 //! What a client is told at the end: the one place where reasons become bytes.
 
-use super::machine::{Owed, Session};
+use super::machine::Session;
+use super::owed::Owed;
 use super::request::{DENIED, method_of, status_of};
 use super::state::State;
 use super::{CloseReason, Wire, socks};

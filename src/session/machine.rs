@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use super::authentication::Login;
 use super::budget::{Charge, FREE};
+use super::decision::facts_of;
 use super::flow::Watch;
 use super::interception::Intercepting;
+use super::owed::Owed;
 use super::probing::Certificates;
 use super::record::Kept;
 use super::state::State;
@@ -20,44 +22,18 @@ use crate::connect::dial::DialError;
 use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
 use crate::decide::Verdict;
-use crate::decide::facts::{Facts, Known, L4};
+use crate::decide::facts::{Facts, Known};
 use crate::identify::datagram::DatagramIdentifier;
-use crate::identify::tcp::{Identifier, MAX_PRELUDE};
-use crate::identify::{Identity, Outcome, Parsers};
+use crate::identify::tcp::Identifier;
+use crate::identify::{Identity, Parsers};
+use crate::quota::{Refused, Share};
 use crate::relay::stream::Role;
-use crate::wire::http1::{self, HeadEnd, Request};
-use crate::wire::socks5::{self, Status};
+use crate::wire::http1::{self, HeadEnd};
 use crate::wire::{Parse, proxy_protocol};
 
 // Why first bytes are incomplete, for those who sent HTTP.
-const TOO_LATE: &str = "the request was not complete in time";
-const TOO_LARGE: &str = "the request head is larger than 32 KiB";
+pub(super) const TOO_LATE: &str = "the request was not complete in time";
 const NO_MEMORY: &str = "there is no memory for so large a request head now";
-
-/// What the client still waits for before its own bytes mean anything.
-#[derive(Debug)]
-pub(super) enum Owed {
-    /// Nothing: its bytes are the connection.
-    Nothing,
-    /// The answer to a CONNECT.
-    Established,
-    /// The reply to a SOCKS request.
-    SocksReply,
-    /// The response to a request.
-    Response(Box<Request>),
-}
-
-impl Owed {
-    /// What a client that waits for a tunnel is told when it has it; `local` is our end of the connection to the server,
-    /// if there is one already.
-    fn granted(&self, local: Option<SocketAddr>) -> Vec<u8> {
-        match self {
-            Owed::Established => http1::ESTABLISHED.to_vec(),
-            Owed::SocksReply => socks5::reply(Status::Succeeded, local),
-            Owed::Nothing | Owed::Response(_) => Vec::new(),
-        }
-    }
-}
 
 /// One client connection until it is relayed, and again between the requests of an HTTP proxy connection.
 pub struct Session {
@@ -88,7 +64,7 @@ pub struct Session {
     /// What incomplete first bytes lack.
     pub(super) shortfall: &'static str,
     /// No more bytes will come from the client.
-    client_done: bool,
+    pub(super) client_done: bool,
     /// Since when the client is given time for what it has to send now.
     pub(super) waiting_since: Instant,
     /// How long the client may say nothing between two requests.
@@ -101,6 +77,10 @@ pub struct Session {
     pub(super) verdict: Option<Verdict>,
     /// Set when the connection is to be decrypted.
     pub(super) intercepting: Option<Box<Intercepting>>,
+    /// What it takes of the limits of its rule; taken when its bytes are relayed.
+    pub(super) share: Option<Share>,
+    /// The limit of a rule that it would have gone beyond.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Machine for Session {
@@ -112,9 +92,10 @@ impl Machine for Session {
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
     const INTERCEPTS: bool = cfg!(feature = "intercept");
-    const REVIEWS: bool = true;
+    const TIES: bool = true;
     const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
+    const ASSOCIATES: bool = true;
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -144,6 +125,8 @@ impl Machine for Session {
             certificates: Certificates::default(),
             verdict: None,
             intercepting: None,
+            share: None,
+            refused: None,
             plan,
         }
     }
@@ -182,6 +165,8 @@ impl Machine for Session {
 
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
+            // Each flow brings its destination, however that was learned.
+            _ if self.is_over_datagrams() => self.wants(wish, env),
             Mode::Transparent => self.wants(wish, env),
             Mode::ProxyProtocol if !self.trusted => self.close(CloseReason::UntrustedSender),
             Mode::ProxyProtocol => self.read(State::ProxyHeader, env.now),
@@ -246,6 +231,14 @@ impl Machine for Session {
         Session::new_over_datagrams(plan, listener, client, now)
     }
 
+    fn associated(&mut self, relay: SocketAddr) -> Vec<u8> {
+        self.grant_association(relay)
+    }
+
+    fn known_as(&mut self, user: &str) {
+        self.facts.user = Known::Is(user.into());
+    }
+
     fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
         self.look_at_datagram(datagram, env)
     }
@@ -256,6 +249,10 @@ impl Machine for Session {
 
     fn refusal(&self, datagram: &[u8]) -> Option<Vec<u8>> {
         self.flow_refusal(datagram)
+    }
+
+    fn dns_answer(plan: &Plan, client: IpAddr, answer: &[u8], env: &Env<'_>) -> Option<Vec<u8>> {
+        Session::other_dns_answer(plan, client, answer, env)
     }
 
     fn end_of_stream(&mut self, env: &mut Env<'_>) -> Step {
@@ -329,6 +326,10 @@ impl Machine for Session {
         self.close(error.into())
     }
 
+    fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
     fn is_reviewed(&self) -> bool {
         self.hangs_on_time()
     }
@@ -397,7 +398,7 @@ impl Session {
     }
 
     /// Looks at the unconsumed bytes as the state demands.
-    fn look(&mut self, env: &mut Env<'_>) -> Step {
+    pub(super) fn look(&mut self, env: &mut Env<'_>) -> Step {
         match self.state {
             State::Hello => self.look_for_tls(),
             State::ProxyHeader => self.look_for_proxy_header(env),
@@ -419,7 +420,8 @@ impl Session {
                 match introduction(&header, self.trusted, is_itself) {
                     Introduction::Client { src, wish } => {
                         self.client = src;
-                        self.facts = facts_of(src);
+                        // Whoever speaks for it is our neighbour, not the client itself.
+                        self.facts = Facts { mac: Known::Absent, ..facts_of(src) };
                         self.wants(wish, env)
                     }
                     Introduction::HealthCheck => self.close(CloseReason::HealthCheck),
@@ -450,57 +452,6 @@ impl Session {
         self.wish = wish;
     }
 
-    /// Reads the first bytes, beginning with those that are here already.
-    pub(super) fn peek(&mut self, env: &mut Env<'_>) -> Step {
-        if matches!(self.owed, Owed::Established | Owed::SocksReply) {
-            self.reply.extend(self.owed.granted(None));
-            self.owed = Owed::Nothing;
-        }
-        let step = self.read(State::FirstBytes, env.now);
-        if self.prelude.is_empty() && !self.client_done { step } else { self.look(env) }
-    }
-
-    fn identify(&mut self, env: &mut Env<'_>) -> Step {
-        match self.identifier.look(&self.prelude) {
-            Outcome::Identified(identity) => {
-                // Not needed any more, and neither is its copy of the bytes.
-                self.identifier = Identifier::new(self.plan.parsers);
-                if self.intercepting.is_some() {
-                    return self.identified_inside(&identity, env);
-                }
-                self.learn(identity);
-                self.advance(env)
-            }
-            Outcome::TooLarge => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.prelude.len() >= MAX_PRELUDE => self.incomplete(TOO_LARGE, env),
-            Outcome::NeedMore { .. } if self.client_done => self.out_of_bytes(env),
-            Outcome::NeedMore { begun: true } => Step::Read { until: self.whole_by() },
-            Outcome::NeedMore { begun: false } => Step::Read { until: self.in_time() },
-        }
-    }
-
-    /// No more first bytes in time: what began as a protocol is denied, the rest is none.
-    fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
-        if self.has_begun() {
-            return self.incomplete(TOO_LATE, env);
-        }
-        if self.intercepting.is_some() {
-            return self.identified_inside(&Identity::None, env);
-        }
-        self.learn(Identity::None);
-        self.advance(env)
-    }
-
-    fn has_begun(&mut self) -> bool {
-        // Of datagrams only QUIC is not known by the first one.
-        self.is_over_datagrams()
-            || !self.prelude.is_empty()
-                && matches!(
-                    self.identifier.look(&self.prelude),
-                    Outcome::NeedMore { begun: true } | Outcome::TooLarge
-                )
-    }
-
     /// Waits for bytes in `state`, from now on.
     pub(super) fn read(&mut self, state: State, now: Instant) -> Step {
         self.go(state);
@@ -528,16 +479,5 @@ impl Session {
     pub(super) fn go(&mut self, to: State) {
         debug_assert!(self.state.may_become(to), "{:?} to {to:?}", self.state);
         self.state = to;
-    }
-}
-
-/// What is known of every connection from `client`.
-pub(super) fn facts_of(client: SocketAddr) -> Facts {
-    Facts {
-        src: Known::Is(client.ip()),
-        sport: Known::Is(client.port()),
-        l4: Known::Is(L4::Tcp),
-        user: Known::Absent,
-        ..Facts::default()
     }
 }

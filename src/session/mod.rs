@@ -17,12 +17,14 @@ pub mod budget;
 mod contract;
 mod datagram;
 mod decision;
+mod first_bytes;
 pub mod flow;
 #[cfg_attr(not(feature = "intercept"), path = "no_interception.rs")]
 mod interception;
 mod last_words;
 mod machine;
 mod memory;
+mod owed;
 mod probing;
 pub mod reason;
 pub mod record;
@@ -37,7 +39,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::auth::Credentials;
 use crate::connect::probe;
@@ -70,6 +72,19 @@ pub struct Env<'a, M: Machine = Session> {
     pub report: &'a mut dyn Report<M>,
 }
 
+/// So that the clock on the wall shows the next minute for certain.
+const BEHIND_THE_MINUTE: Duration = Duration::from_millis(5);
+
+impl<M: Machine> Env<'_, M> {
+    /// When to look again at a session that hangs on the time: right behind the next full minute.
+    ///
+    /// Windows begin and end at full minutes. The next look is never further away than that, and the clock is read anew for
+    /// each, so a clock that jumps is noticed within a minute, too.
+    pub fn next_review(&self) -> Option<Instant> {
+        self.now.checked_add(self.surroundings.week_time().1 + BEHIND_THE_MINUTE)
+    }
+}
+
 /// Hears of what is decided.
 pub trait Report<M: Machine = Session> {
     /// The verdict on a connection or request, once for each.
@@ -97,6 +112,8 @@ pub enum Step {
     Dial(Vec<SocketAddr>),
     /// Put TLS on the server's end.
     SecureServer(Securing),
+    /// Open a way for datagrams, say so with [`Machine::associated`], and keep it open as long as the client's connection is.
+    Associate(Associating),
     /// Relay everything both ways.
     Tunnel {
         /// Read from the client already.
@@ -117,6 +134,15 @@ pub struct Securing {
     pub received: Vec<u8>,
     /// The handshake must be over by then.
     pub until: Instant,
+}
+
+/// A way for datagrams that a client has asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Associating {
+    /// Who the client is, where it was asked.
+    pub user: Option<Arc<str>>,
+    /// From which port they will come; otherwise the first one shows it.
+    pub port: Option<u16>,
 }
 
 /// One request to be sent and answered.

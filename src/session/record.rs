@@ -6,7 +6,7 @@ use super::{Machine, Record, Session};
 use crate::accept::Wish;
 use crate::config::Mode;
 use crate::decide::facts::{Ech, Facts, Known, L5};
-use crate::decide::{Action, RuleId, Verdict};
+use crate::decide::{Action, Verdict};
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Outcome, Parsers};
 use crate::logging::{Field, Value};
@@ -61,6 +61,12 @@ impl Session {
         let mut fields = Vec::with_capacity(12);
         fields.push(("rule", verdict.rule.into()));
         fields.push(("sport", self.client().port().into()));
+        if let Some(refused) = self.refused {
+            fields.push(("limit", refused.as_str().into()));
+        }
+        if let Known::Is(device) = &self.facts().device {
+            fields.push(("device", Value::Bytes(device.as_bytes())));
+        }
         if let Known::Is(user) = &self.facts().user {
             fields.push(("user", Value::Bytes(user.as_bytes())));
         }
@@ -114,7 +120,7 @@ pub struct Kept {
     dest: Option<SocketAddr>,
     user: Option<Box<str>>,
     name: Option<Box<[u8]>>,
-    rule: Option<RuleId>,
+    verdict: Option<Verdict>,
     protocol: Option<&'static str>,
 }
 
@@ -125,6 +131,7 @@ impl Record<Session> for Kept {
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
             Action::Intercept => "Intercept",
+            Action::Observe => "Observe",
         }
     }
 
@@ -133,6 +140,9 @@ impl Record<Session> for Kept {
     }
 
     fn count(session: &Session, verdict: Verdict, metrics: &Metrics) {
+        if verdict.action == Action::Observe {
+            return metrics.observed(verdict.rule);
+        }
         metrics.verdict(verdict, session.facts().dest.is().copied());
         if session.is_bound() && session.facts().l7.is().is_some() {
             // The connection was counted when the rules said that it is to be decrypted.
@@ -146,14 +156,14 @@ impl Record<Session> for Kept {
     }
 
     fn take_in(&mut self, session: &Session) {
-        if self.rule.is_some() && session.facts().port.is_unknown() {
+        if self.verdict.is_some() && session.facts().port.is_unknown() {
             // Between two requests: the last one says more.
             return;
         }
         self.dest = session.destination();
         self.user = session.facts().user.is().cloned();
         self.name = session.name_as_sent().map(|name| name.into());
-        self.rule = session.verdict().map(|verdict| verdict.rule);
+        self.verdict = session.verdict();
         self.protocol = session.protocol();
     }
 
@@ -176,8 +186,12 @@ impl Record<Session> for Kept {
         self.dest
     }
 
+    fn verdict(&self) -> Option<&'static str> {
+        self.verdict.map(Self::word)
+    }
+
     fn decision(&self) -> Option<Field<'_>> {
-        self.rule.map(|rule| ("rule", rule.into()))
+        self.verdict.map(|verdict| ("rule", verdict.rule.into()))
     }
 
     fn user(&self) -> Option<Field<'_>> {

@@ -1,6 +1,8 @@
 //! The HTTP proxy's requests, one after the other on a connection.
 
-use super::machine::{Owed, Session, facts_of};
+use super::decision::facts_of;
+use super::machine::Session;
+use super::owed::Owed;
 use super::probing::Certificates;
 use super::state::State;
 use super::surroundings::decide;
@@ -17,6 +19,7 @@ impl Session {
     pub(super) fn begin_request(&mut self, env: &Env<'_>) {
         self.adopt(env.plan);
         self.waiting_since = env.now;
+        (self.share, self.refused) = (None, None);
         if let Some(facts) = self.outside_facts() {
             self.facts = facts;
             return;
@@ -29,7 +32,8 @@ impl Session {
     }
 
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
-        if self.prelude.first().copied().is_some_and(accept::http::is_no_text) {
+        let is_no_text = self.prelude.first().copied().is_some_and(accept::http::is_no_text);
+        if is_no_text && self.intercepting.is_none() {
             return self.say(http1::reply(400, SPEAKS_HTTP, true), CloseReason::WrongProtocol);
         }
         let Some(end) = self.head_end.find(&self.prelude) else {

@@ -2,14 +2,20 @@
 //! request, reply. Up to the request it has to be said within `timeout.process`, counted once, and again behind a password:
 //! how long the check of that takes is not the client's business.
 
-use super::machine::{Owed, Session};
+use std::net::SocketAddr;
+
+use super::machine::Session;
+use super::owed::Owed;
 use super::state::State;
-use super::{CloseReason, Env, Machine, Step, Wire};
+use super::surroundings::decide;
+use super::{Associating, CloseReason, Env, Machine, Step, Wire};
 use crate::accept;
 use crate::auth::{Credentials, Verification};
+use crate::decide::facts::{Known, L4};
+use crate::decide::{Action, Decision};
 use crate::wire::Parse;
 use crate::wire::http1;
-use crate::wire::socks5::{self, Method, Status};
+use crate::wire::socks5::{self, Command, Method, Request, Status};
 
 /// What a client of SOCKS 4 is told: request rejected.
 const SOCKS4_REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
@@ -85,10 +91,38 @@ impl Session {
             Parse::Complete(request) => request,
         };
         self.prelude.drain(..request.len.min(self.prelude.len()));
+        if request.command == Command::UdpAssociate && self.login.may_associate {
+            return self.associate(&request, env);
+        }
         match accept::socks5::wish(&request) {
             Ok(wish) => self.wants(wish, env),
             Err(status) => self.say(socks5::reply(status, None), CloseReason::BadRequest),
         }
+    }
+
+    /// Where datagrams go is decided for each destination; only if none could be acceptable that is said at once.
+    fn associate(&mut self, request: &Request, env: &mut Env<'_>) -> Step {
+        let port = match accept::socks5::sender_port(request, self.client.ip()) {
+            Ok(port) => port,
+            Err(status) => return self.say(socks5::reply(status, None), CloseReason::BadRequest),
+        };
+        self.facts.l4 = Known::Is(L4::Udp);
+        match decide(&self.plan, &mut self.facts, env) {
+            Decision::Verdict(verdict) if verdict.action == Action::Deny => {
+                self.announce(verdict, env);
+                self.close(CloseReason::Denied)
+            }
+            _ => {
+                let user = self.facts.user.is().map(|user| (&**user).into());
+                Step::Associate(Associating { user, port })
+            }
+        }
+    }
+
+    /// What a client is told whose datagrams are awaited at `relay`.
+    pub(super) fn grant_association(&mut self, relay: SocketAddr) -> Vec<u8> {
+        self.go(State::Open);
+        std::mem::replace(&mut self.owed, Owed::Nothing).granted(Some(relay))
     }
 
     /// The first byte is not that of SOCKS 5. Who speaks what is mostly configured wrongly with it is told so.

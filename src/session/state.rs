@@ -74,6 +74,8 @@ const EDGES: &[(State, State)] = &[
     (SocksRequest, FirstBytes),
     (SocksRequest, Resolving),
     (SocksRequest, Dialling),
+    // A way for datagrams, of which each flow has a session of its own.
+    (SocksRequest, Open),
     // A denied request leaves the connection usable.
     (RequestHead, RequestHead),
     (Resolving, RequestHead),

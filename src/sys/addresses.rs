@@ -1,10 +1,10 @@
-//! This machine's own addresses, and word of their changes.
+//! This machine's own addresses, its neighbours, and word of their changes.
 
 use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::netlink;
 use super::socket::cvt;
@@ -16,6 +16,12 @@ pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Every neighbour (of the network namespace of the calling thread) whose hardware address is known, and that: IPv4's ARP
+/// and IPv6's neighbour discovery. In the kernel's order.
+pub fn neighbours() -> io::Result<Vec<(IpAddr, [u8; 6])>> {
+    netlink::neighbours()
 }
 
 /// Whether this machine has an interface with this name.
@@ -33,10 +39,13 @@ pub struct AddressWatch {
     socket: OwnedFd,
 }
 
+/// Of rtnetlink(7): a neighbour came, went, or changed its state.
+const RTMGRP_NEIGH: u32 = 4;
+
 /// A burst of changes (an interface that comes up, a new prefix) is over once nothing was heard for this long …
 const QUIET: Duration = Duration::from_millis(200);
-/// … or after this many messages.
-const MAX_BURST: usize = 1000;
+/// … or after this time: neighbours may never pause.
+const MAX_BURST: Duration = Duration::from_secs(1);
 
 impl AddressWatch {
     /// Begins to listen, in the network namespace of the calling thread.
@@ -45,13 +54,16 @@ impl AddressWatch {
         Ok(AddressWatch { socket })
     }
 
-    /// Blocks until something changed and the changes have paused.
+    /// The same for neighbours.
+    pub fn neighbours() -> io::Result<Self> {
+        Ok(AddressWatch { socket: netlink::open(RTMGRP_NEIGH)? })
+    }
+
+    /// Blocks until something changed and the changes have paused, or gone on for a second.
     pub fn wait(&mut self) -> io::Result<()> {
         self.receive()?;
-        for _ in 0..MAX_BURST {
-            if !self.readable_within(QUIET)? {
-                break;
-            }
+        let begun = Instant::now();
+        while begun.elapsed() < MAX_BURST && self.readable_within(QUIET)? {
             self.receive()?;
         }
         Ok(())

@@ -179,7 +179,7 @@ impl Batch {
     }
 
     /// What was received, in its order.
-    pub fn arrivals(&self) -> impl Iterator<Item = Arrival<'_>> {
+    pub fn arrivals(&self) -> impl Iterator<Item = Arrival<'_>> + Clone {
         let slots = self.buffer.chunks_exact(SLOT).zip(&self.heads).take(self.received);
         slots.map(|(slot, head)| Arrival {
             from: head.named.then(|| decode(&head.name)).flatten(),

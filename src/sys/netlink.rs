@@ -1,4 +1,4 @@
-//! Asking the kernel for this machine's addresses: one dump of rtnetlink(7).
+//! Asking the kernel for this machine's addresses and neighbours: one dump of rtnetlink(7) each.
 //!
 //! Not getifaddrs: it dumps the links, too, with all their attributes, which is most of the work and none of the answer;
 //! and on a big-endian CPU that qemu-user emulates, qemu leaves the last attribute of a link as it was, in which musl's
@@ -36,24 +36,41 @@ pub(super) fn open(groups: u32) -> io::Result<OwnedFd> {
 
 /// The kernel puts at most this much into one datagram of a dump, whatever the buffer (NLMSG_GOODSIZE and the like).
 const MAX_DATAGRAM: usize = 32 * 1024;
-/// Datagrams of a dump: many more than the addresses of any machine need.
+/// Datagrams of a dump: many more than the addresses or neighbours of any machine need.
 const MAX_DATAGRAMS: usize = 10_000;
 
 /// `struct nlmsghdr`: length, type, flags, sequence number, port.
 const HEADER: usize = 16;
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, interface.
 const ADDRESS: usize = 8;
+/// `struct ndmsg`: family, padding, interface, state, flags, type.
+const NEIGHBOUR: usize = 12;
 /// `struct rtattr`: length, type.
 const ATTRIBUTE: usize = 4;
 
 /// Every address of every interface, in the kernel's order. An answer that breaks off is an error.
 pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    dump(&request::<{ HEADER + ADDRESS }>(libc::RTM_GETADDR), libc::RTM_NEWADDR, |body| {
+        found.extend(address(body))
+    })?;
+    Ok(found)
+}
+
+/// Every neighbour that has a hardware address of 48 bits and was not found to be gone.
+pub(super) fn neighbours() -> io::Result<Vec<(IpAddr, [u8; 6])>> {
+    let mut found = Vec::new();
+    let request = request::<{ HEADER + NEIGHBOUR }>(libc::RTM_GETNEIGH);
+    dump(&request, libc::RTM_NEWNEIGH, |body| found.extend(neighbour(body)))?;
+    Ok(found)
+}
+
+/// Sends a request for a dump and hands over the bodies of its messages of this kind.
+fn dump(request: &[u8], kind: u16, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let socket = open(0)?;
-    let request = request();
     // SAFETY: the pointer and the length describe a local that outlives the call.
     cvt(unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) as libc::c_int })?;
     let mut datagram = vec![0; MAX_DATAGRAM];
-    let mut found = Vec::new();
     for _ in 0..MAX_DATAGRAMS {
         // Not waiting: what the kernel has to say is there when `send` returns.
         // SAFETY: the pointer and the length describe a buffer that outlives the call.
@@ -62,18 +79,18 @@ pub(super) fn addresses() -> io::Result<Vec<IpAddr>> {
             libc::recv(socket.as_raw_fd(), datagram.as_mut_ptr().cast(), datagram.len(), flags) as libc::c_int
         })?;
         let len = usize::try_from(len).unwrap_or_default();
-        if read(datagram.get(..len).unwrap_or_default(), &mut found)? == Dump::Over {
-            return Ok(found);
+        if read(datagram.get(..len).unwrap_or_default(), kind, &mut each)? == Dump::Over {
+            return Ok(());
         }
     }
     Err(broken())
 }
 
-/// RTM_GETADDR of all families, as a dump.
-fn request() -> [u8; HEADER + ADDRESS] {
-    let mut request = [0; HEADER + ADDRESS];
+/// A request of this kind for all families, as a dump.
+fn request<const LEN: usize>(kind: u16) -> [u8; LEN] {
+    let mut request = [0; LEN];
     let fields = (request.len() as u32).to_ne_bytes().into_iter();
-    let fields = fields.chain(libc::RTM_GETADDR.to_ne_bytes());
+    let fields = fields.chain(kind.to_ne_bytes());
     let fields = fields.chain(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
     request.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
     request
@@ -85,8 +102,8 @@ enum Dump {
     Over,
 }
 
-/// Takes the addresses out of one datagram.
-fn read(mut datagram: &[u8], found: &mut Vec<IpAddr>) -> io::Result<Dump> {
+/// Hands over what one datagram has of this kind.
+fn read(mut datagram: &[u8], wanted: u16, each: &mut impl FnMut(&[u8])) -> io::Result<Dump> {
     while !datagram.is_empty() {
         let len = u32_at(datagram, 0).and_then(|len| usize::try_from(len).ok()).ok_or_else(broken)?;
         let message = datagram.get(..len).filter(|m| m.len() >= HEADER).ok_or_else(broken)?;
@@ -98,7 +115,7 @@ fn read(mut datagram: &[u8], found: &mut Vec<IpAddr>) -> io::Result<Dump> {
                 let code = u32_at(body, 0).ok_or_else(broken)?.cast_signed();
                 return Err(io::Error::from_raw_os_error(code.saturating_neg()));
             }
-            Some(kind) if kind == i32::from(libc::RTM_NEWADDR) => found.extend(address(body)),
+            Some(kind) if kind == i32::from(wanted) => each(body),
             _ => {}
         }
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -109,19 +126,40 @@ fn read(mut datagram: &[u8], found: &mut Vec<IpAddr>) -> io::Result<Dump> {
 /// This machine's end of one address: IFA_LOCAL, and where there is none, as for most of IPv6, IFA_ADDRESS.
 fn address(body: &[u8]) -> Option<IpAddr> {
     let family = i32::from(*body.first()?);
-    let mut attributes = body.get(ADDRESS..)?;
     let (mut local, mut other) = (None, None);
+    for_attributes(body.get(ADDRESS..)?, |kind, value| match kind {
+        libc::IFA_LOCAL => local = ip(family, value),
+        libc::IFA_ADDRESS => other = ip(family, value),
+        _ => {}
+    })?;
+    local.or(other)
+}
+
+/// A neighbour's address, and its hardware address.
+fn neighbour(body: &[u8]) -> Option<(IpAddr, [u8; 6])> {
+    let family = i32::from(*body.first()?);
+    let state = u16_at(body, 8)?;
+    // Not a device, but a group or a network as a whole; or nobody answered.
+    if state & (libc::NUD_NOARP | libc::NUD_FAILED | libc::NUD_INCOMPLETE) != 0 {
+        return None;
+    }
+    let (mut addr, mut mac) = (None, None);
+    for_attributes(body.get(NEIGHBOUR..)?, |kind, value| match kind {
+        libc::NDA_DST => addr = ip(family, value),
+        libc::NDA_LLADDR => mac = <[u8; 6]>::try_from(value).ok(),
+        _ => {}
+    })?;
+    Some((addr?, mac?))
+}
+
+/// Nothing, if one of them is longer than what is left.
+fn for_attributes(mut attributes: &[u8], mut each: impl FnMut(u16, &[u8])) -> Option<()> {
     while let (Some(len), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
         let len = usize::from(len);
-        let value = attributes.get(ATTRIBUTE..len)?;
-        match kind {
-            libc::IFA_LOCAL => local = ip(family, value),
-            libc::IFA_ADDRESS => other = ip(family, value),
-            _ => {}
-        }
+        each(kind, attributes.get(ATTRIBUTE..len)?);
         attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    local.or(other)
+    Some(())
 }
 
 fn ip(family: i32, value: &[u8]) -> Option<IpAddr> {
@@ -141,7 +179,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 fn broken() -> io::Error {
-    described(io::ErrorKind::InvalidData, "the kernel's list of addresses is not one".to_owned())
+    described(io::ErrorKind::InvalidData, "the kernel's list is not one".to_owned())
 }
 
 #[cfg(test)]
@@ -177,7 +215,7 @@ mod tests {
 
     fn check(datagram: &[u8], want: Option<(Dump, &[&str])>) {
         let mut found = Vec::new();
-        let result = read(datagram, &mut found).ok();
+        let result = read(datagram, libc::RTM_NEWADDR, &mut |body: &[u8]| found.extend(address(body))).ok();
         let want = want.map(|(dump, addrs)| {
             (dump, addrs.iter().map(|a| a.parse::<IpAddr>().unwrap()).collect::<Vec<_>>())
         });
@@ -205,6 +243,28 @@ mod tests {
         let odd = new_address(libc::AF_INET, &[(libc::IFA_ADDRESS, &[1, 2, 3])]);
         let other = new_address(99, &[(libc::IFA_ADDRESS, &[1, 2, 3, 4])]);
         check(&[message(16, &[1; 20]), odd, other, done()].concat(), Some((Dump::Over, &[])));
+    }
+
+    #[test]
+    fn neighbours_are_read_from_a_dump() {
+        let of = |state: u16, attributes: &[(u16, &[u8])]| {
+            let mut body = vec![libc::AF_INET as u8, 0, 0, 0, 2, 0, 0, 0];
+            body.extend(state.to_ne_bytes());
+            body.extend([0, 0]);
+            attributes.iter().for_each(|(kind, value)| body.extend(attribute(*kind, value)));
+            neighbour(&body)
+        };
+        let addr: (u16, &[u8]) = (libc::NDA_DST, &[192, 0, 2, 7]);
+        let mac: (u16, &[u8]) = (libc::NDA_LLADDR, &[2, 0, 0, 0, 0, 1]);
+        let want = Some((IpAddr::from([192, 0, 2, 7]), [2, 0, 0, 0, 0, 1]));
+        assert_eq!(of(libc::NUD_REACHABLE, &[addr, mac]), want);
+        assert_eq!(of(libc::NUD_STALE, &[(9, b"x"), mac, addr]), want);
+        assert_eq!(of(libc::NUD_PERMANENT, &[addr, mac]), want);
+        assert_eq!(of(libc::NUD_FAILED, &[addr, mac]), None);
+        assert_eq!(of(libc::NUD_NOARP, &[addr, mac]), None);
+        assert_eq!(of(libc::NUD_REACHABLE, &[addr]), None);
+        assert_eq!(of(libc::NUD_REACHABLE, &[addr, (libc::NDA_LLADDR, &[1, 2, 3])]), None);
+        assert_eq!(neighbour(&[]), None);
     }
 
     #[test]

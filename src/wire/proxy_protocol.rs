@@ -1,6 +1,6 @@
-//! PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`), as a TCP listener receives it.
+//! PROXY protocol, versions 1 and 2 (HAProxy's `proxy-protocol.txt`), as a listener receives it.
 //!
-//! Reads one header at the front of a connection. Addresses are left as they are written, v4-mapped ones too. TLVs are
+//! Reads one header at the front of a connection or datagram. Addresses are left as they are written, v4-mapped ones too. TLVs are
 //! skipped, but their lengths must add up, and a checksum among them must be right. What the document lets a receiver
 //! ignore is ignored, everything else that differs from it is refused.
 
@@ -36,8 +36,15 @@ pub enum Endpoints {
         /// Where it wanted to go.
         dest: SocketAddr,
     },
-    /// A well-formed header of a kind that a TCP listener cannot take (UDP, unix sockets). A receiver may refuse what it
-    /// does not support (§2.2, 0x00 UNSPEC).
+    /// A proxied datagram (version 2 only, 0x12 and 0x22).
+    Udp {
+        /// The client.
+        src: SocketAddr,
+        /// Where it wanted to go.
+        dest: SocketAddr,
+    },
+    /// A well-formed header of a kind that nobody here can take (unix sockets). A receiver may refuse what it does not
+    /// support (§2.2, 0x00 UNSPEC).
     Unsupported,
 }
 
@@ -164,8 +171,10 @@ fn v2_endpoints(header: &[u8]) -> Result<Endpoints, Invalid> {
     };
     let (sport, port) = (cursor.u16()?, cursor.u16()?);
     check_tlvs(header, cursor)?;
+    let (src, dest) = (SocketAddr::new(src, sport), SocketAddr::new(dest, port));
     Ok(match protocol {
-        1 => Endpoints::Tcp { src: SocketAddr::new(src, sport), dest: SocketAddr::new(dest, port) },
+        1 => Endpoints::Tcp { src, dest },
+        2 => Endpoints::Udp { src, dest },
         _ => Endpoints::Unsupported,
     })
 }

@@ -1,9 +1,9 @@
-//! SOCKS 5 over TCP (RFC 1928) with its user name and password (RFC 1929), as a server receives it.
+//! SOCKS 5 (RFC 1928) with its user name and password (RFC 1929), as a server receives it.
 //!
 //! Reads one message at the front of a connection and says how long it is; what stands behind it is the next message, or
 //! the client's own bytes already. A command, a method or a kind of address that nobody here knows is a well-formed
-//! message, so that it can be answered as the standard says. Reserved bytes are not looked at. SOCKS 4, GSSAPI (RFC 1961)
-//! and datagrams are not read.
+//! message, so that it can be answered as the standard says. Of a datagram it reads the header. Reserved bytes are not looked
+//! at. SOCKS 4 and GSSAPI (RFC 1961) are not read.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -102,6 +102,21 @@ pub struct Request {
     pub port: u16,
 }
 
+/// A client's datagram for a server (RFC 1928 §7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Everything before the payload.
+    pub header: &'a [u8],
+    /// Which part of a larger datagram it is; 0 for one that is whole.
+    pub fragment: u8,
+    /// Where to; of a known kind.
+    pub address: Address,
+    /// On which port.
+    pub port: u16,
+    /// What the server is to get.
+    pub payload: &'a [u8],
+}
+
 /// What a client is told of its request (RFC 1928 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -152,18 +167,37 @@ pub fn parse_request(bytes: &[u8]) -> Parse<Request> {
             other => Command::Unknown(other),
         };
         let _reserved = cursor.u8()?;
-        let address = match cursor.u8()? {
-            1 => Address::Ip(Ipv4Addr::from(cursor.array::<4>()?).into()),
-            3 => match cursor.vec8()?.rest() {
-                [] => return Ok(None),
-                name => Address::Domain(name.into()),
-            },
-            4 => Address::Ip(Ipv6Addr::from(cursor.array::<16>()?).into()),
-            other => Address::Unknown(other),
-        };
+        let Some(address) = parse_address(cursor)? else { return Ok(None) };
         let port = if let Address::Unknown(_) = address { 0 } else { cursor.u16()? };
         Ok(Some(Request { len: consumed(bytes, cursor), command, address, port }))
     })
+}
+
+/// Parses a datagram; `None` for one whose header is not whole, has an empty name or an unknown kind of address.
+pub fn parse_datagram(bytes: &[u8]) -> Option<Datagram<'_>> {
+    let mut cursor = Cursor::new(bytes);
+    let _reserved = cursor.u16().ok()?;
+    let fragment = cursor.u8().ok()?;
+    let address = parse_address(&mut cursor).ok()??;
+    if let Address::Unknown(_) = address {
+        return None;
+    }
+    let port = cursor.u16().ok()?;
+    let (header, payload) = bytes.split_at_checked(consumed(bytes, &cursor))?;
+    Some(Datagram { header, fragment, address, port, payload })
+}
+
+/// An address behind its kind, or `None` for an empty name.
+fn parse_address(cursor: &mut Cursor<'_>) -> Result<Option<Address>, Short> {
+    Ok(Some(match cursor.u8()? {
+        1 => Address::Ip(Ipv4Addr::from(cursor.array::<4>()?).into()),
+        3 => match cursor.vec8()?.rest() {
+            [] => return Ok(None),
+            name => Address::Domain(name.into()),
+        },
+        4 => Address::Ip(Ipv6Addr::from(cursor.array::<16>()?).into()),
+        other => Address::Unknown(other),
+    }))
 }
 
 /// A message that begins with `version`; `body` reads what follows, or says `None` to what no continuation can mend.
@@ -200,12 +234,32 @@ pub fn credentials_reply(right: bool) -> [u8; 2] {
     [PASSWORD_VERSION, u8::from(!right)]
 }
 
-/// The answer to a request (RFC 1928 §6). `bound` is where the connection to the server comes from; zeros stand for
-/// none.
+/// The answer to a request (RFC 1928 §6). `bound` is where the connection to the server comes from, or where datagrams are
+/// to be sent; zeros stand for none.
 pub fn reply(status: Status, bound: Option<SocketAddr>) -> Vec<u8> {
     let mut out = vec![VERSION, status as u8, 0];
-    let bound = bound.unwrap_or(UNSPECIFIED);
-    match bound.ip().to_canonical() {
+    push_address(&mut out, bound.unwrap_or(UNSPECIFIED));
+    out
+}
+
+/// What stands before the payload of a datagram that `server` has sent (RFC 1928 §7).
+pub fn datagram_header(server: SocketAddr) -> Vec<u8> {
+    let mut out = vec![0, 0, 0];
+    push_address(&mut out, server);
+    out
+}
+
+/// The same for a server whose address is not known. A name has at most 255 bytes here, as clients cannot send a longer one.
+pub fn datagram_header_of_name(name: &str, port: u16) -> Vec<u8> {
+    let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    let mut out = vec![0, 0, 0, 3, len];
+    out.extend(name.bytes().take(len.into()));
+    out.extend(port.to_be_bytes());
+    out
+}
+
+fn push_address(out: &mut Vec<u8>, addr: SocketAddr) {
+    match addr.ip().to_canonical() {
         IpAddr::V4(ip) => {
             out.push(1);
             out.extend(ip.octets());
@@ -215,8 +269,7 @@ pub fn reply(status: Status, bound: Option<SocketAddr>) -> Vec<u8> {
             out.extend(ip.octets());
         }
     }
-    out.extend(bound.port().to_be_bytes());
-    out
+    out.extend(addr.port().to_be_bytes());
 }
 
 #[cfg(test)]
@@ -315,5 +368,46 @@ mod tests {
         check(Status::Succeeded, "[::ffff:192.0.2.1]:258", b"\x05\x00\x00\x01\xc0\x00\x02\x01\x01\x02");
         check(Status::Succeeded, "[::2]:1", b"\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\x00\x01");
         assert_eq!(reply(Status::TtlExpired, None), b"\x05\x06\x00\x01\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn datagrams() {
+        let check = |header: &[u8], fragment, address: Address, port| {
+            for payload in [&b""[..], b"payload", &[0; 3]] {
+                let bytes = [header, payload].concat();
+                let want = Datagram { header, fragment, address: address.clone(), port, payload };
+                assert_eq!(parse_datagram(&bytes), Some(want), "{}", bytes.escape_ascii());
+            }
+            for len in 0..header.len() {
+                assert_eq!(parse_datagram(&header[..len]), None, "{len} bytes of {}", header.escape_ascii());
+            }
+        };
+        let ip = |text: &str| Address::Ip(text.parse().unwrap());
+        check(b"\0\0\0\x01\xc0\x00\x02\x01\x01\xbb", 0, ip("192.0.2.1"), 443);
+        check(b"\0\0\x07\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x35", 7, ip("2001:db8::1"), 53);
+        check(b"\xff\xff\0\x03\x03a.b\0\0", 0, Address::Domain(b"a.b"[..].into()), 0);
+        let longest = [b"\0\0\xff\x03\xff", &[b'a'; 255][..], b"\xff\xff"].concat();
+        check(&longest, 0xff, Address::Domain([b'a'; 255].into()), 65535);
+        for wrong in
+            [&b"\0\0\0\x03\0\0\x35payload"[..], b"\0\0\0\x02\x7f\0\0\x01\0\x35payload", b"\0\0\0\0\0\0\0"]
+        {
+            assert_eq!(parse_datagram(wrong), None, "{}", wrong.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn headers_of_answers_are_read_as_what_they_say() {
+        for server in ["192.0.2.1:53", "[2001:db8::1]:443"] {
+            let server: SocketAddr = server.parse().unwrap();
+            let bytes = [datagram_header(server), b"payload".to_vec()].concat();
+            let datagram = parse_datagram(&bytes).unwrap();
+            assert_eq!((datagram.fragment, datagram.payload), (0, &b"payload"[..]));
+            assert_eq!((datagram.address, datagram.port), (Address::Ip(server.ip()), server.port()));
+        }
+        assert_eq!(
+            datagram_header("[::ffff:192.0.2.1]:1".parse().unwrap()),
+            b"\0\0\0\x01\xc0\0\x02\x01\0\x01"
+        );
+        assert_eq!(datagram_header_of_name("a.example", 53), b"\0\0\0\x03\x09a.example\0\x35");
     }
 }

@@ -1,8 +1,8 @@
-//! X.509 certificates (RFC 5280), as far as it takes to see whether a chain is in order: who issued each for whom, and from
-//! when until when it counts.
+//! X.509 certificates (RFC 5280), as far as it takes to see whether a chain is in order: who issued each for whom, from when
+//! until when it counts, and how large a key of RSA is.
 //!
-//! Nothing is verified here. Of keys and extensions only that is read which makes somebody an [`authority`]; [`write`] is the
-//! other way round. A certificate is always whole, so there is no "needs more": what is cut short is none.
+//! Nothing is verified here. Of extensions only that is read which makes somebody an [`authority`]; [`write`] is the other way
+//! round. A certificate is always whole, so there is no "needs more": what is cut short is none.
 
 pub mod authority;
 pub mod write;
@@ -13,6 +13,10 @@ const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+const BIT_STRING: u8 = 0x03;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+/// rsaEncryption (RFC 3279 §2.3.1).
+const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 /// `[0]` constructed: the version, which is left out for version 1.
 const VERSION: u8 = 0xa0;
 
@@ -27,6 +31,8 @@ pub struct Certificate<'a> {
     pub not_before: Time,
     /// It counts until then.
     pub not_after: Time,
+    /// Bits of the modulus, if the owner's key is one of RSA.
+    pub rsa_bits: Option<usize>,
 }
 
 /// A point in time, to the second, UTC.
@@ -63,7 +69,27 @@ fn certificate(der: &[u8]) -> Result<Certificate<'_>, Short> {
     let mut validity = content(&mut body, SEQUENCE)?;
     let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
     let subject = content(&mut body, SEQUENCE)?.rest();
-    Ok(Certificate { issuer, subject, not_before, not_after })
+    let rsa_bits = rsa_bits(&mut body).ok();
+    Ok(Certificate { issuer, subject, not_before, not_after, rsa_bits })
+}
+
+/// The size of the key in a SubjectPublicKeyInfo (RFC 5280 §4.1), which must be one of RSA (RFC 8017 §A.1.1).
+fn rsa_bits(body: &mut Cursor<'_>) -> Result<usize, Short> {
+    let mut info = content(body, SEQUENCE)?;
+    let mut algorithm = content(&mut info, SEQUENCE)?;
+    if content(&mut algorithm, OBJECT_IDENTIFIER)?.rest() != RSA {
+        return Err(Short);
+    }
+    let mut bits = content(&mut info, BIT_STRING)?;
+    // Bits of the last byte that are not used.
+    if bits.u8()? != 0 {
+        return Err(Short);
+    }
+    let modulus = content(&mut content(&mut bits, SEQUENCE)?, INTEGER)?.rest();
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let digits = modulus.get(zeros..).unwrap_or_default();
+    let unused = digits.first().map_or(0, |byte| byte.leading_zeros());
+    Ok((digits.len() * 8).saturating_sub(usize::try_from(unused).map_err(|_| Short)?))
 }
 
 /// The content of the next element, which must be of this kind (X.690 §8.1).
@@ -170,6 +196,35 @@ mod tests {
                 certificate.not_after,
                 Time { year: 2099, month: 1, day: 2, unix_secs: 4_071_006_245 }
             );
+        }
+    }
+
+    #[test]
+    fn the_size_of_an_rsa_key_is_read_and_other_keys_have_none() {
+        let key = |oid: &[u8], modulus: &[u8]| {
+            let algorithm = der(SEQUENCE, &[der(OBJECT_IDENTIFIER, oid), vec![5, 0]].concat());
+            let numbers = der(SEQUENCE, &[der(INTEGER, modulus), der(INTEGER, &[1, 0, 1])].concat());
+            der(SEQUENCE, &[algorithm, der(BIT_STRING, &[&[0], &numbers[..]].concat())].concat())
+        };
+        let check = |key: &[u8], want: Option<usize>| {
+            // In the place of the filler, and of the signature behind it.
+            let mut body = der(INTEGER, &[7]);
+            for content in [&b"algorithm"[..], b"issuer", &[UTC, UTC].concat(), b"subject"] {
+                body.extend(der(SEQUENCE, content));
+            }
+            body.extend(key);
+            let bytes = der(SEQUENCE, &der(SEQUENCE, &body));
+            assert_eq!(parse(&bytes).unwrap().rsa_bits, want);
+        };
+        let modulus = |bytes: usize, first: u8| [&[0, first][..], &vec![0xab; bytes - 1]].concat();
+        check(&key(RSA, &modulus(256, 0x80)), Some(2048));
+        check(&key(RSA, &modulus(256, 0x7f)), Some(2047));
+        check(&key(RSA, &modulus(512, 0xff)), Some(4096));
+        check(&key(RSA, &[0]), Some(0));
+        check(&key(b"\x2a\x86\x48\xce\x3d\x02\x01", &modulus(256, 0x80)), None);
+        let whole = key(RSA, &modulus(256, 0x80));
+        for end in 0..whole.len() {
+            check(&whole[..end], None);
         }
     }
 

@@ -24,7 +24,10 @@ impl UdpServer {
         addr: impl ToSocketAddrs,
         answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
     ) -> UdpServer {
-        let socket = UdpSocket::bind(addr).unwrap();
+        Self::serve(UdpSocket::bind(addr).unwrap(), answer)
+    }
+
+    fn serve(socket: UdpSocket, answer: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> UdpServer {
         let addr = socket.local_addr().unwrap();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let log = Arc::clone(&seen);
@@ -44,8 +47,9 @@ impl UdpServer {
 
     /// Sends everything back, its own address in front.
     pub fn echo(addr: impl ToSocketAddrs) -> UdpServer {
-        let addr = addr.to_socket_addrs().unwrap().next().unwrap();
-        Self::start(addr, move |datagram| vec![[format!("{addr} ").as_bytes(), datagram].concat()])
+        let socket = UdpSocket::bind(addr).unwrap();
+        let addr = socket.local_addr().unwrap();
+        Self::serve(socket, move |datagram| vec![[format!("{addr} ").as_bytes(), datagram].concat()])
     }
 
     /// Says nothing.

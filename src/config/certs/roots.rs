@@ -37,6 +37,7 @@ const SYSTEM_FOLDER: &str = "/etc/ssl/certs";
 pub(in crate::config) enum Source {
     File(PathBuf),
     Folder(&'static str),
+    #[cfg(feature = "embedded-roots")]
     Program,
 }
 
@@ -45,6 +46,7 @@ impl fmt::Display for Source {
         match self {
             Source::File(path) => path.display().fmt(f),
             Source::Folder(path) => f.write_str(path),
+            #[cfg(feature = "embedded-roots")]
             Source::Program => f.write_str("this program"),
         }
     }

@@ -252,7 +252,7 @@ mod with_interception {
         let loaded = folder.load("ca.pem", "ca.key", "").unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         assert!(loaded.plan.interception.is_some_and(|interception| interception.pinned.is_none()));
-        assert_eq!(loaded.files, [folder.0.join("ca.pem"), folder.0.join("ca.key"), folder.0.join("ca.pem")]);
+        assert_eq!(loaded.files, [folder.0.join("ca.pem"), folder.0.join("ca.pem"), folder.0.join("ca.key")]);
         let loaded = folder.load("ca.pem", "ca.key", "interceptFallback: true\n").unwrap();
         assert!(loaded.plan.interception.is_some_and(|interception| interception.pinned.is_some()));
 

@@ -7,11 +7,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use super::{MAX_LOOKUPS, ResolveError};
-use crate::sys::names;
+use crate::sys::{names, threads};
 
 /// Calls at once.
 pub const MAX_THREADS: usize = 32;
@@ -164,7 +163,7 @@ impl Shared {
                 (self.done)(name, found);
             }
         };
-        thread::Builder::new().name("getaddrinfo".into()).stack_size(STACK_SIZE).spawn(run).map(drop)
+        threads::spawn("getaddrinfo", STACK_SIZE, run).map(drop)
     }
 
     /// Waits for a name; `None` if the thread is to end.
@@ -229,7 +228,7 @@ mod tests {
         let start = std::time::Instant::now();
         while !what(&system.shared.lock()) {
             assert!(start.elapsed() < SOON);
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 

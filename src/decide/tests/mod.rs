@@ -13,7 +13,7 @@ use super::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, MAX_RULES, NameValue, PortRange, RuleSpec, Ruleset, Term,
     UserValue,
 };
-use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, Observed, RuleId, Verdict};
 
 /// `a !b` as terms.
 pub(super) fn terms<T>(text: &str, value: impl Fn(&str) -> T) -> Vec<Term<T>> {
@@ -104,6 +104,7 @@ pub(super) fn rules(text: &str) -> Vec<RuleSpec> {
             "deny" => Action::Deny,
             "redirect" => Action::Redirect,
             "intercept" => Action::Intercept,
+            "observe" => Action::Observe,
             _ => panic!("{action}"),
         };
         let fields = fields.split(',').map(str::trim).filter(|f| !f.is_empty()).map(field).collect();
@@ -158,6 +159,35 @@ fn check(text: &str, facts: &Facts, want: Decision) {
 const FIRST_BYTES: Decision = Decision::Need(Need::FirstBytes);
 const DEST: Decision = Decision::Need(Need::Dest);
 const DEFAULT: RuleId = RuleId::Default;
+
+#[test]
+fn observing_rules_end_nothing_and_ask_only_of_what_is_accepted() {
+    let check = |text: &str, facts: &Facts, want: Decision, observed: Observed| {
+        let rules = ruleset(text);
+        assert_eq!(rules.decide(facts, &Locals::default()), want, "{text}");
+        let Decision::Verdict(verdict) = want else { return };
+        assert_eq!(rules.observe(facts, verdict), observed, "{text}");
+    };
+    let none = || Observed::Rules(Vec::new());
+    let ads = with_hello(at_accept(), "x.ads.test");
+    let text = "observe dns=.ads.test; accept port=443; observe";
+    check(text, &at_accept(), accepted(1), Observed::Need(Need::FirstBytes));
+    check(text, &ads, accepted(1), Observed::Rules(vec![0]));
+    check(text, &with_hello(at_accept(), "other.test"), accepted(1), none());
+    // Only what matches for certain is told of a denial, and a walk that ends before an observing rule has not seen it.
+    check(
+        "observe dns=.ads.test; observe port=443; deny",
+        &at_accept(),
+        denied(RuleId::Index(2)),
+        Observed::Rules(vec![1]),
+    );
+    check("observe port=443; observe", &at_accept(), denied(DEFAULT), Observed::Rules(vec![0, 1]));
+    check("observe time=sat-sun; accept", &at_accept(), accepted(1), Observed::Need(Need::Time));
+    check("observe device=tv; accept", &at_accept(), accepted(1), Observed::Need(Need::Device));
+    check("observe port=80 , dns=.ads.test; accept", &at_accept(), accepted(1), none());
+    assert!(!ruleset("observe port=80 , dns=a.test; accept").never_matches(0));
+    assert!(ruleset("observe protoL5=http, encrypted=yes").never_matches(0));
+}
 
 #[test]
 fn at_accept_without_a_peek() {

@@ -123,8 +123,9 @@ pub fn explain_with_lines(
             continue;
         }
         let (outcome, findings) = look(spec, rules.never_matches(usize::from(index)), facts, find_line);
-        reached = outcome != Outcome::Match;
-        if outcome == Outcome::Unknown && asked.is_none() {
+        let ends = spec.action != Action::Observe;
+        reached = outcome != Outcome::Match || !ends;
+        if outcome == Outcome::Unknown && ends && asked.is_none() {
             asked = Some(unknown_facts(&findings, decision));
         }
         let findings = findings.into_iter().map(|finding| finding.text).collect();

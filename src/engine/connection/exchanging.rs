@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{reviewing, securing};
+use super::stage::Stage;
+use super::ties::{self, Pacing};
+use super::tunnelling::Before;
+use super::{Connection, Fate, securing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::relay::exchange::{Asked, Exchange, Progress};
 use crate::relay::{End, Loan, Side};
-use crate::session::{self, CloseReason, Machine, Step};
+use crate::session::{self, CloseReason, Machine, Step, Wire};
 
 /// An exchange, its time, and the session that goes on behind it.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(super) struct Exchanging<M> {
     due: Option<Instant>,
     /// When to look at the session again, if at all.
     review_at: Option<Instant>,
+    /// What holds it to a rate, or counts it.
+    pacing: Option<Pacing>,
 }
 
 /// How a turn ended.
@@ -42,19 +47,89 @@ pub(super) enum Turn {
     Failed(CloseReason),
 }
 
+impl<M: Machine> Connection<M> {
+    pub(super) fn ask_server(
+        &mut self,
+        session: Box<M>,
+        wanted: session::Exchange,
+        tools: &mut Tools<'_, M>,
+    ) -> Fate {
+        // With more in hand it waits for its turn: a pipeline that is answered at once would nest as deep as it is long.
+        let pipelined = !wanted.after_head.is_empty();
+        self.life.open(&session);
+        match Exchanging::new(session, wanted, tools) {
+            Ok(exchanging) => {
+                self.set_deadline(exchanging.due(), tools);
+                self.stage = Stage::Exchanging(Box::new(exchanging));
+                if pipelined { Fate::Yields } else { self.exchange(tools) }
+            }
+            Err(mut session) => {
+                let step = session.exchange_failed(CloseReason::BadRequest, false);
+                self.carry_out(session, step, tools)
+            }
+        }
+    }
+
+    pub(super) fn exchange(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let (Stage::Exchanging(exchanging), Some(server)) = (&mut self.stage, &mut self.server) else {
+            return Fate::Stays;
+        };
+        let turn = exchanging.turn(&mut self.client, &mut server.end, &mut self.life, tools);
+        let (due, is_bound) = (exchanging.due(), exchanging.is_bound());
+        self.set_deadline(due, tools);
+        match turn {
+            Turn::Wait => Fate::Stays,
+            Turn::Again => Fate::Yields,
+            Turn::Finished { client_reusable, server_reusable } => {
+                let over = is_bound && !server_reusable;
+                match &mut self.server {
+                    Some(server) if server_reusable => server.reused = true,
+                    server => *server = None,
+                }
+                if !client_reusable || over || tools.draining {
+                    return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
+                }
+                self.next_request(tools)
+            }
+            Turn::Switched(to_client) => {
+                let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+                let (session, before) = exchanging.into_tunnel(to_client, tools.loan);
+                self.open_tunnel(session, before, tools)
+            }
+            Turn::ClientBroke(reason) => self.cut(reason, tools),
+            Turn::Failed(reason) => self.fail_exchange(reason, tools),
+        }
+    }
+
+    fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        let (session, step) = exchanging.next_request(tools);
+        self.carry_out(session, step, tools)
+    }
+
+    pub(super) fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
+        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
+        let reused = self.server.take().is_some_and(|server| server.reused);
+        let (session, step) = exchanging.fail(reason, reused, tools.loan);
+        self.carry_out(session, step, tools)
+    }
+}
+
 impl<M: Machine> Exchanging<M> {
     /// Begins an exchange.
     ///
     /// # Errors
     /// The session, if what came behind the head is not framed as the head says.
-    pub fn new(session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
+    pub fn new(mut session: Box<M>, wanted: session::Exchange, tools: &Tools<'_, M>) -> Result<Self, Box<M>> {
         let session::Exchange { method, keep_alive, minor, upgrades, .. } = wanted;
         let asked = Asked { method, keep_alive, minor, upgrades };
         match Exchange::new(wanted.head, asked, wanted.body, &wanted.after_head) {
             Ok(exchange) => {
                 let idle = session.service().timeouts.idle;
-                let review_at = reviewing::first(&*session, tools);
-                Ok(Exchanging { session, exchange, idle, due: tools.now.checked_add(idle), review_at })
+                let review_at = ties::first_review(&*session, tools);
+                let pacing = session.take_share().map(|share| Pacing::new(share, tools.now));
+                let due = tools.now.checked_add(idle);
+                Ok(Exchanging { session, exchange, idle, due, review_at, pacing })
             }
             Err(_) => Err(session),
         }
@@ -62,7 +137,8 @@ impl<M: Machine> Exchanging<M> {
 
     /// When to look at it.
     pub fn due(&self) -> Option<Instant> {
-        [self.due, self.review_at].into_iter().flatten().min()
+        let pacing = self.pacing.as_ref().and_then(Pacing::due);
+        [self.due, self.review_at, pacing].into_iter().flatten().min()
     }
 
     /// Whether it has been silent for too long.
@@ -72,16 +148,12 @@ impl<M: Machine> Exchanging<M> {
 
     /// Why the session must end, if it is time to look at it and it must.
     pub fn review(&mut self, tools: &Tools<'_, M>) -> Option<CloseReason> {
-        if self.review_at.is_none_or(|at| tools.now < at) {
-            return None;
-        }
-        match reviewing::look(&mut *self.session, tools) {
-            Ok(next) => {
-                self.review_at = next;
-                None
-            }
-            Err(reason) => Some(reason),
-        }
+        ties::review(&mut *self.session, &mut self.review_at, tools)
+    }
+
+    /// Whether a pause is over that was made for the sake of a rate.
+    pub fn goes_on(&self, now: Instant) -> bool {
+        self.pacing.as_ref().and_then(Pacing::due).is_some_and(|at| now >= at)
     }
 
     /// Moves what can be moved, both ways.
@@ -92,8 +164,13 @@ impl<M: Machine> Exchanging<M> {
         life: &mut Life<M>,
         tools: &mut Tools<'_, M>,
     ) -> Turn {
+        let given = self.pacing.as_ref().and_then(|pacing| pacing.allowance(tools.now));
+        given.into_iter().for_each(|given| self.exchange.allow(given));
         let before = self.exchange.delivered();
         let progress = self.exchange.pump(client, server, tools.loan);
+        if let (Some(given), Some(pacing)) = (given, &mut self.pacing) {
+            pacing.spent(given, self.exchange.allowance(), tools.now);
+        }
         life.moved(before, self.exchange.delivered(), &tools.shared.metrics);
         match progress {
             Progress::Wait { moved } => {
@@ -126,10 +203,11 @@ impl<M: Machine> Exchanging<M> {
         self.session.is_bound()
     }
 
-    /// Behind a change of protocol: the session, and what its server gets next.
-    pub fn into_tunnel(mut self, loan: &mut Loan) -> (Box<M>, Vec<u8>) {
+    /// Behind a change of protocol: the session, and what its tunnel begins with; `to_client` is the server's already.
+    pub fn into_tunnel(mut self, to_client: Vec<u8>, loan: &mut Loan) -> (Box<M>, Before) {
         self.exchange.close(loan);
-        (self.session, self.exchange.into_surplus())
+        let before = Before { to_server: self.exchange.into_surplus(), to_client, pacing: self.pacing };
+        (self.session, before)
     }
 
     /// Behind a whole response: the session, and what it does about the next request.

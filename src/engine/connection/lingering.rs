@@ -20,6 +20,9 @@ impl<M: Machine> Connection<M> {
     /// Ends the session; the client may still have to hear its last words.
     pub(super) fn finish(&mut self, reason: CloseReason, wire: Wire, tools: &mut Tools<'_, M>) -> Fate {
         self.stage.close(tools.loan);
+        if let (true, Stage::Associated(associated)) = (M::ASSOCIATES, &self.stage) {
+            tools.associations.abandon(associated.place);
+        }
         self.server = None;
         self.life.close(reason, &tools.shared.admission.headers, tools.now);
         tools.shared.metrics.connection_closed(self.life.mode, reason);

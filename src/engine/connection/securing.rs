@@ -24,6 +24,8 @@ impl<M: Machine> Connection<M> {
 
     /// Goes on with the handshake. It reads and writes by turns, so news of either readiness leads here.
     pub(super) fn shake_hands(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let Some(left) = tools.loan.handshakes.checked_sub(1) else { return Fate::Yields };
+        tools.loan.handshakes = left;
         match self.client.stream.handshake() {
             Ok(true) => {
                 // TLS may have read more than its own.

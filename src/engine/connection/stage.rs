@@ -1,5 +1,6 @@
 //! What a connection is busy with, and whether it goes on.
 
+use super::associating::Associated;
 use super::dialling::Dialling;
 use super::exchanging::Exchanging;
 use super::lingering::Lingering;
@@ -40,6 +41,8 @@ pub(super) enum Stage<M> {
     Probing(Probing<M>),
     /// The session waits for a connection to the server.
     Dialling(Box<M>, Box<Dialling>),
+    /// The session is over, its datagrams go both ways beside the connection.
+    Associated(Associated),
     /// The session is over, its bytes go both ways.
     Tunnelling(Tunnelling<M>),
     /// The session waits for the end of one HTTP request.

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{reviewing, securing};
+use super::securing;
+use super::ties::{self, Pacing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::identify::Parsers;
@@ -23,8 +24,8 @@ const KEEPALIVE_INTERVAL_SECS: u16 = 30;
 #[derive(Debug)]
 pub(super) struct Tunnelling<M> {
     tunnel: Tunnel,
-    /// The session, where it is looked at again, and when.
-    reviewed: Option<Box<(Box<M>, Option<Instant>)>>,
+    /// Boxed, as most tunnels have none.
+    ties: Option<Box<Ties<M>>>,
     /// When something was moved last.
     last: Instant,
     /// When to look whether it has been silent for too long.
@@ -34,6 +35,25 @@ pub(super) struct Tunnelling<M> {
     /// Nobody has looked at the client's bytes: look in passing, with these parsers.
     unseen: Option<Parsers>,
     keepalive: bool,
+}
+
+/// What binds a tunnel to the rule that let it in.
+#[derive(Debug)]
+struct Ties<M> {
+    /// The session, where it is looked at again, and when.
+    reviewed: Option<(Box<M>, Option<Instant>)>,
+    pacing: Option<Pacing>,
+}
+
+/// What there is before a tunnel stands.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Read from the client already.
+    pub to_server: Vec<u8>,
+    /// Read from the server already.
+    pub to_client: Vec<u8>,
+    /// What its bytes are held to already, if they are not the first ones.
+    pub pacing: Option<Pacing>,
 }
 
 /// How a turn ended.
@@ -50,24 +70,20 @@ pub(super) enum Turn {
 
 impl<M: Machine> Tunnelling<M> {
     /// A tunnel that first sends both sides what was read for them already.
-    pub fn new(
-        session: Box<M>,
-        to_server: Vec<u8>,
-        to_client: Vec<u8>,
-        life: &mut Life<M>,
-        tools: &Tools<'_, M>,
-    ) -> Self {
+    pub fn new(session: Box<M>, before: Before, life: &mut Life<M>, tools: &Tools<'_, M>) -> Self {
+        let Before { to_server, to_client, pacing } = before;
         let timeouts = session.service().timeouts;
         let unseen = session.unseen().filter(|&parsers| {
             to_server.is_empty() || !life.record.glimpse(parsers, &to_server, &tools.shared.metrics)
         });
-        let review = reviewing::first(&*session, tools);
+        let idle = timeouts.idle;
+        let ties = if M::TIES { Ties::of(session, pacing, tools) } else { None };
         Tunnelling {
             tunnel: Tunnel::going_on(to_server, to_client),
-            reviewed: review.map(|at| Box::new((session, Some(at)))),
+            ties,
             last: tools.now,
-            due: tools.now.checked_add(timeouts.idle.min(KEEPALIVE_AFTER)),
-            idle: timeouts.idle,
+            due: tools.now.checked_add(idle.min(KEEPALIVE_AFTER)),
+            idle,
             half_closed: timeouts.half_closed,
             unseen,
             keepalive: false,
@@ -76,23 +92,25 @@ impl<M: Machine> Tunnelling<M> {
 
     /// When [`expired`](Self::expired) wants to be called.
     pub fn due(&self) -> Option<Instant> {
-        let review = self.reviewed.as_ref().and_then(|reviewed| reviewed.1);
-        [self.due, review].into_iter().flatten().min()
+        let Some(ties) = &self.ties else { return self.due };
+        let review = ties.reviewed.as_ref().and_then(|reviewed| reviewed.1);
+        let pacing = ties.pacing.as_ref().and_then(Pacing::due);
+        [self.due, review, pacing].into_iter().flatten().min()
     }
 
     /// Why the session must end, if it is time to look at it and it must.
     pub fn review(&mut self, tools: &Tools<'_, M>) -> Option<CloseReason> {
-        let (session, at) = &mut **self.reviewed.as_mut()?;
-        if at.is_some_and(|at| tools.now < at) {
-            return None;
-        }
-        match reviewing::look(&mut **session, tools) {
-            Ok(next) => {
-                *at = next;
-                None
-            }
-            Err(reason) => Some(reason),
-        }
+        let (session, at) = self.ties.as_mut()?.reviewed.as_mut()?;
+        ties::review(&mut **session, at, tools)
+    }
+
+    /// Whether a pause is over that was made for the sake of a rate.
+    pub fn goes_on(&self, now: Instant) -> bool {
+        self.pacing().and_then(Pacing::due).is_some_and(|at| now >= at)
+    }
+
+    fn pacing(&self) -> Option<&Pacing> {
+        self.ties.as_ref()?.pacing.as_ref()
     }
 
     /// Moves what can be moved, both ways.
@@ -103,6 +121,8 @@ impl<M: Machine> Tunnelling<M> {
         life: &mut Life<M>,
         tools: &mut Tools<'_, M>,
     ) -> Turn {
+        let given = self.pacing().and_then(|pacing| pacing.allowance(tools.now));
+        given.into_iter().for_each(|given| self.tunnel.allow(given));
         let before = self.tunnel.delivered();
         let was_half_closed = self.tunnel.is_half_closed();
         let mut seen = None;
@@ -112,6 +132,11 @@ impl<M: Machine> Tunnelling<M> {
                 seen = Some((parsers, bytes.to_vec()));
             }
         });
+        if let Some(given) = given
+            && let Some(pacing) = self.ties.as_mut().and_then(|ties| ties.pacing.as_mut())
+        {
+            pacing.spent(given, self.tunnel.allowance(), tools.now);
+        }
         let after = self.tunnel.delivered();
         let half_closes_now = !was_half_closed && self.tunnel.is_half_closed();
         if after != before || half_closes_now {
@@ -164,6 +189,15 @@ impl<M: Machine> Tunnelling<M> {
     /// Gives back what was borrowed.
     pub fn close(&mut self, loan: &mut Loan) {
         self.tunnel.close(loan);
+    }
+}
+
+impl<M: Machine> Ties<M> {
+    fn of(mut session: Box<M>, pacing: Option<Pacing>, tools: &Tools<'_, M>) -> Option<Box<Self>> {
+        let pacing = pacing.or_else(|| session.take_share().map(|share| Pacing::new(share, tools.now)));
+        let review = ties::first_review(&*session, tools);
+        let reviewed = review.map(|at| (session, Some(at)));
+        (pacing.is_some() || reviewed.is_some()).then(|| Box::new(Ties { reviewed, pacing }))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Interest, Token};
 
-use super::{Key, Replies};
+use super::{Key, Replies, Via, WayBack};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
@@ -17,7 +17,7 @@ use crate::engine::connection::{Begun, Fate, is_own, resolve};
 use crate::engine::dialled::Trace;
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
-use crate::session::flow::{Act, Flow};
+use crate::session::flow::{Act, Answer, Flow};
 use crate::session::{CloseReason, Machine};
 use crate::sys::datagram::{self, Batch};
 use crate::sys::socket;
@@ -40,6 +40,7 @@ pub(in crate::engine) struct Gear<'a> {
 pub(in crate::engine) struct Passage<M: Machine> {
     flow: Option<Flow<M>>,
     key: Key,
+    back: WayBack,
     /// The address that it is counted under.
     source: IpAddr,
     server: Option<Server>,
@@ -66,17 +67,19 @@ struct Server {
 
 impl<M: Machine> Passage<M> {
     /// A flow that was just admitted.
-    pub fn new(key: Key, listener: &Listener, now: Instant) -> Self {
+    pub fn new(key: Key, back: WayBack, listener: &Listener, now: Instant) -> Self {
+        let client = key.client;
         Passage {
             flow: None,
             key,
-            source: key.0.ip(),
+            back,
+            source: client.ip(),
             server: None,
             asked: None,
             queued: false,
             refused: None,
             unreached: None,
-            life: Life::new(key.0, listener.mode, now),
+            life: Life::new(client, listener.mode, now),
         }
     }
 
@@ -85,9 +88,9 @@ impl<M: Machine> Passage<M> {
         &self.life
     }
 
-    /// Whom it comes from, and where it goes.
-    pub fn key(&self) -> Key {
-        self.key
+    /// Whom it comes from, where it goes, and how it has come here.
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     /// The address that it is counted under.
@@ -114,9 +117,14 @@ impl<M: Machine> Passage<M> {
         tools: &mut Tools<'_, M>,
         gear: &mut Gear<'_>,
     ) -> Fate {
-        let (client, dest) = self.key;
-        let wish = Wish::Address(dest);
-        let (flow, act) = tools.env(|env| Flow::begin(listener, client, wish, ours, datagram, env));
+        let Key { client, wish, via } = self.key.clone();
+        let user = match via {
+            Via::Association(membership) => {
+                tools.associations.get(membership.place).and_then(|association| association.user.clone())
+            }
+            Via::Firewall | Via::Peer(_) => None,
+        };
+        let (flow, act) = tools.env(|env| Flow::begin(listener, client, user, wish, ours, datagram, env));
         self.flow = Some(flow);
         self.carry_out(act, tools, gear)
     }
@@ -153,7 +161,6 @@ impl<M: Machine> Passage<M> {
 
     /// Brings the client what its server has said.
     pub fn go_on(&mut self, batch: &mut Batch, tools: &mut Tools<'_, M>, gear: &mut Gear<'_>) -> Fate {
-        let (client, dest) = self.key;
         for _ in 0..BATCHES_PER_TURN {
             let (Some(server), Some(flow)) = (&mut self.server, &mut self.flow) else { return Fate::Stays };
             let received = match batch.receive(&server.socket) {
@@ -166,11 +173,18 @@ impl<M: Machine> Passage<M> {
                 }
             };
             server.heard = true;
-            batch.arrivals().for_each(|_| flow.answer(tools.now));
             let answers = batch.arrivals().map(|arrival| arrival.bytes);
-            match gear.replies.send(dest, client, answers, gear.flows) {
-                Ok(sent) => self.life.moved((0, 0), (0, sent.bytes), &tools.shared.metrics),
-                Err(error) => cannot_answer(dest, &error, tools),
+            let become_of: Vec<Answer> =
+                answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
+            let answers = answers.zip(&become_of).filter_map(|(answer, becomes)| match becomes {
+                Answer::Same => Some(answer),
+                Answer::Other(other) => Some(other.as_slice()),
+                Answer::Lost => None,
+            });
+            let from = Some(server.addr);
+            match self.back.send(&self.key, from, answers, tools.associations, gear, tools.now) {
+                Ok(sent) => self.life.moved((0, 0), (0, sent), &tools.shared.metrics),
+                Err(error) => cannot_answer(&self.key, &error, tools),
             }
             if received < datagram::BATCH {
                 return Fate::Stays;
@@ -211,6 +225,11 @@ impl<M: Machine> Passage<M> {
         Fate::Stays
     }
 
+    /// What it came by is gone.
+    pub fn close(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        self.end(CloseReason::Finished, tools)
+    }
+
     /// The daemon stops and has waited long enough.
     pub fn shut_down(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         self.end(CloseReason::Shutdown, tools)
@@ -244,9 +263,12 @@ impl<M: Machine> Passage<M> {
                 Act::Refuse(reason, words) => {
                     self.refused = Some(words.is_some());
                     if let Some(words) = words {
-                        let (client, dest) = self.key;
-                        if let Err(error) = gear.replies.send(dest, client, [&*words], gear.flows) {
-                            cannot_answer(dest, &error, tools);
+                        let words = std::iter::once(&*words);
+                        let now = tools.now;
+                        if let Err(error) =
+                            self.back.send(&self.key, None, words, tools.associations, gear, now)
+                        {
+                            cannot_answer(&self.key, &error, tools);
                         }
                     }
                     return self.end(reason, tools);
@@ -327,8 +349,11 @@ impl Server {
 }
 
 /// Another program has the address, or this one lacks the right to it.
-fn cannot_answer<M: Machine>(dest: SocketAddr, error: &io::Error, tools: &Tools<'_, M>) {
-    if tools.shared.admission.refusals.line(tools.now).is_some() {
-        log::warn!("cannot answer as {dest}: {error}");
+fn cannot_answer<M: Machine>(key: &Key, error: &io::Error, tools: &Tools<'_, M>) {
+    if tools.shared.admission.unanswerable.line(tools.now).is_some() {
+        match &key.wish {
+            Wish::Address(dest) => log::warn!("cannot answer as {dest}: {error}"),
+            Wish::Name { .. } | Wish::Lost => log::warn!("cannot answer {}: {error}", key.client),
+        }
     }
 }

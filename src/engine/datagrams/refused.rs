@@ -31,7 +31,7 @@ impl Refused {
         {
             self.flows.remove(&oldest);
         }
-        if self.flows.insert(key, answered).is_none() {
+        if self.flows.insert(key.clone(), answered).is_none() {
             self.order.push_back((now + HOLDS, key));
         }
     }
@@ -58,10 +58,13 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accept::Wish;
+    use crate::engine::datagrams::Via;
     use std::net::SocketAddr;
 
     fn key(port: u16) -> Key {
-        (SocketAddr::from(([10, 0, 0, 1], port)), SocketAddr::from(([192, 0, 2, 1], 53)))
+        let wish = Wish::Address(SocketAddr::from(([192, 0, 2, 1], 53)));
+        Key { client: SocketAddr::from(([10, 0, 0, 1], port)), wish, via: Via::Firewall }
     }
 
     #[test]

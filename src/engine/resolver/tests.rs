@@ -1,5 +1,6 @@
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
 use super::*;
 use crate::connect::resolve::MAX_LOOKUPS_PER_SOURCE;

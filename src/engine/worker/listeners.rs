@@ -51,7 +51,9 @@ impl<M: Machine> Worker<M> {
             }
             Socket::Udp(socket) => {
                 let mut socket = UdpSocket::from_std(socket);
-                registry.register(&mut socket, token, Interest::READABLE).map(|()| Listening::Udp(socket))
+                registry
+                    .register(&mut socket, token, Interest::READABLE)
+                    .map(|()| Listening::Udp(Arc::new(socket)))
             }
         };
         let socket = match watched {

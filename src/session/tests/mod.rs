@@ -2,6 +2,8 @@
 
 mod authentication;
 mod connect;
+#[cfg(feature = "quic")]
+mod flow;
 #[cfg(feature = "tls")]
 mod https;
 #[cfg(feature = "intercept")]
@@ -9,6 +11,8 @@ mod interception;
 #[cfg(feature = "tls")]
 mod probing;
 mod proxy_header;
+#[cfg(feature = "quic")]
+mod quic_flows;
 mod requests;
 mod socks;
 mod surroundings;
@@ -21,7 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire};
+use super::{
+    Associating, Budget, Closing, Device, Env, Machine, Memory, Report, Session, Step, Surroundings, Wire,
+};
 use crate::accept::Wish;
 use crate::auth::Verification;
 use crate::config::{self, LoadOptions, Plan};
@@ -56,6 +62,7 @@ enum In<'a> {
     /// TLS with the server stands, and it speaks this.
     ServerSecured(Option<&'a [u8]>),
     /// The client did not accept our certificate.
+    #[cfg(feature = "intercept")]
     Refused(CloseReason),
     /// It does not, or the client's stream broke.
     Closes(CloseReason),
@@ -89,12 +96,15 @@ struct Verdicts(Vec<String>);
 
 impl Report for Verdicts {
     fn verdict(&mut self, session: &Session, verdict: Verdict) {
-        assert_eq!(session.verdict(), Some(verdict), "the session does not know its own verdict");
+        if verdict.action != Action::Observe {
+            assert_eq!(session.verdict(), Some(verdict), "the session does not know its own verdict");
+        }
         let word = match verdict.action {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
             Action::Intercept => "Intercept",
+            Action::Observe => "Observe",
         };
         self.0.push(format!("{word} {}", verdict.rule));
     }
@@ -113,9 +123,9 @@ impl Surroundings for Home {
         (self.time, Duration::from_secs(60))
     }
 
-    fn device(&self, client: IpAddr) -> Device {
+    fn device(&self, client: IpAddr, neighbour: bool) -> Device {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if client == self.device.0 { self.device.1.clone() } else { Device::default() }
+        if neighbour && client == self.device.0 { self.device.1.clone() } else { Device::default() }
     }
 }
 
@@ -146,8 +156,16 @@ impl Simulation {
     }
 
     fn from_client(config: &str, client: &str) -> Self {
-        let plan = load(config);
-        let now = Instant::now();
+        Self::under(load(config), client, Instant::now())
+    }
+
+    /// Another connection to the same listener, under the same plan and at the same time.
+    #[cfg(feature = "intercept")]
+    fn again(&self, client: &str) -> Self {
+        Self::under(Arc::clone(&self.plan), client, self.now)
+    }
+
+    fn under(plan: Arc<Plan>, client: &str, now: Instant) -> Self {
         let listener = plan.service.listeners[0].clone();
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
@@ -157,24 +175,6 @@ impl Simulation {
         let home = Home { time: "mon-12:00".parse().unwrap(), device, asked: AtomicUsize::new(0) };
         let memory = Memory::new(now);
         Simulation { start: now, now, plan, locals, session, verdicts, preludes, home, memory, until: None }
-    }
-
-    /// Another connection to the same listener, under the same plan and at the same time.
-    fn again(&self, client: &str) -> Self {
-        let (plan, now) = (Arc::clone(&self.plan), self.now);
-        let listener = plan.service.listeners[0].clone();
-        let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
-        let (verdicts, preludes) = (Verdicts::default(), Arc::default());
-        Simulation {
-            start: now,
-            now,
-            plan,
-            locals: self.locals.clone(),
-            session,
-            verdicts,
-            preludes,
-            until: None,
-        }
     }
 
     /// Lets `input` happen; what the session does, in words: verdicts, bytes for the client, the step.
@@ -230,6 +230,7 @@ impl Simulation {
             In::Eof => session.end_of_stream(env),
             In::Secured => session.secured(env),
             In::ServerSecured(alpn) => session.server_secured(alpn, env),
+            #[cfg(feature = "intercept")]
             In::Refused(reason) => session.certificate_refused(reason, env),
             In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
@@ -278,6 +279,7 @@ impl Simulation {
             Step::Dial(addrs) => {
                 format!("dial {}", addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
             }
+            Step::Associate(Associating { user, port }) => format!("associate {user:?} {port:?}"),
             Step::Tunnel { to_server } => format!("tunnel {}", to_server.len()),
             Step::Exchange(exchange) => {
                 let behind = exchange.after_head.len();

@@ -4,6 +4,7 @@ use super::In::*;
 use super::*;
 use crate::connect::distrust::Distrust;
 use crate::connect::probe::Doubt;
+use crate::identify::Identity;
 use crate::logging::Value;
 
 const CONNECT: &[u8] = b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: www.example.com:443\r\n\r\n";
@@ -174,5 +175,45 @@ fn a_name_that_differs_from_the_one_asked_for_is_the_one_that_counts() {
                 (Probed(&[Finding::Invalid(Distrust::WrongName)]), "Denied default, close denied: alert"),
             ],
         );
+    }
+}
+
+/// What is only observed waits for the certificate, too, and nobody is asked for what is denied anyway.
+#[test]
+fn an_observing_rule_sees_the_certificate_of_what_is_let_in() {
+    let (hello, blocked) = (hello("www.example.com"), hello("www.blocked.example"));
+    let rules = ["action: observe, cert: invalid", "action: deny, dns: .blocked.example", "action: accept"];
+    let plan = config("mode: transparent", &rules);
+    talk(
+        &plan,
+        &[
+            (To("198.51.100.2:443"), "read until 1000"),
+            (Bytes(&hello), "probe www.example.com at 198.51.100.2:443"),
+            (Probed(&[EXPIRED]), "Observe 0, Accept 2, dial 198.51.100.2:443"),
+        ],
+    );
+    talk(
+        &plan,
+        &[(To("198.51.100.2:443"), "read until 1000"), (Bytes(&blocked), "Denied 1, close denied: alert")],
+    );
+}
+
+/// Whatever the first datagrams say, no server is asked over TCP for what is spoken over UDP.
+#[test]
+fn quic_is_unknown_without_asking() {
+    for (rules, expected) in [
+        (["action: deny, cert: [invalid, unknown]", "action: accept"], "Denied 0"),
+        (["action: deny, cert: invalid", "action: accept"], "Accept 1"),
+    ] {
+        let mut simulation = Simulation::new(&config("mode: transparent", &rules));
+        simulation.tell(To("198.51.100.2:443"));
+        let Simulation { session, verdicts, plan, locals, preludes, home, memory, now, .. } = &mut simulation;
+        let surroundings = &*home;
+        let env = &mut Env { now: *now, plan, locals, preludes, surroundings, memory, report: verdicts };
+        session.learn(Identity::Quic { hello: None }, env);
+        let step = session.advance(env);
+        assert!(!matches!(step, Step::Probe(_)));
+        assert_eq!(simulation.verdicts.0, [expected]);
+        assert_eq!(cert_fields(&simulation), "");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::In::*;
 use super::*;
+use crate::auth::Verification::{Right, Unavailable, Wrong};
 
 const GREETING: &[u8] = b"\x05\x02\x00\x02";
 const NAME: &[u8] = b"\x05\x01\x00\x03\x0fwww.example.com\x01\xbb";
@@ -11,6 +12,7 @@ const LITERAL6: &[u8] = b"\x05\x01\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0
 /// What a client hears.
 const CHOSEN: &str = "0500, read until 1000";
 const GRANTED_UNSEEN: &str = "05000001000000000000";
+const VERIFY: &str = r#"verify Credentials { name: "alice", .. }"#;
 const GRANTED: &str = "05000001c00002fe9c40";
 
 fn socks(rules: &[&str]) -> String {
@@ -236,8 +238,6 @@ fn the_whole_conversation_has_one_deadline() {
 
 #[test]
 fn users_are_asked_who_they_are_before_what_they_want() {
-    use crate::auth::Verification::{Right, Unavailable, Wrong};
-    const VERIFY: &str = r#"verify Credentials { name: "alice", .. }"#;
     let users = "users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
     let plan = config(&format!("mode: socks5, {users}"), &["action: accept, user: alice"]);
     let password: &[u8] = b"\x01\x05alice\x06secret";
@@ -277,4 +277,50 @@ fn users_are_asked_who_they_are_before_what_they_want() {
         &[(Bytes(&password[..5]), "read until 1000"), (Silence, "close process_timeout: reset")],
     );
     go_on(&mut asked(), &[(Eof, "close client_gone: quiet")]);
+}
+
+const ASSOCIATE: &[u8] = b"\x05\x03\x00\x01\0\0\0\0\0\0";
+
+#[test]
+fn an_association_is_begun_unless_nothing_could_go_over_it() {
+    let check = |listener: &str, rules: &[&str], request: &[u8], expected: &str| {
+        asks(&config(&format!("mode: socks5, {listener}"), rules), &[(Slowly(request), expected)]);
+    };
+    let any = "associate None None";
+    check("udp: true", &["action: accept"], ASSOCIATE, any);
+    check("udp: true", &["action: accept, protoL5: quic, dns: www.example.com"], ASSOCIATE, any);
+    check("udp: true", &["action: accept, port: 443"], ASSOCIATE, any);
+    check(
+        "udp: true",
+        &["action: accept, protoL4: tcp"],
+        ASSOCIATE,
+        &format!("Denied default, {}", refused("denied", 2)),
+    );
+    check(
+        "udp: true",
+        &["action: deny, src: 192.168.1.0/24", "action: accept"],
+        ASSOCIATE,
+        &format!("Denied 0, {}", refused("denied", 2)),
+    );
+    check("udp: true", &["action: accept"], b"\x05\x03\x00\x01\0\0\0\0\x10\0", "associate None Some(4096)");
+    check("udp: true", &["action: accept"], b"\x05\x03\x00\x05", &refused("bad_request", 8));
+    check("udp: false", &["action: accept"], ASSOCIATE, &refused("bad_request", 7));
+}
+
+#[test]
+fn an_association_knows_its_user_and_ends_without_a_word() {
+    let users = "users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
+    let plan = config(&format!("mode: socks5, udp: true, {users}"), &["action: accept, user: alice"]);
+    let sent = [GREETING, b"\x01\x05alice\x06secret", ASSOCIATE].concat();
+    let mut simulation = talk(
+        &plan,
+        &[
+            (Start, "read until 1000"),
+            (Bytes(&sent), &format!("0502, {VERIFY}")),
+            (Verified(Right), "0100, associate Some(\"alice\") None"),
+        ],
+    );
+    let reply = simulation.session.associated("192.168.1.1:40001".parse().unwrap());
+    assert_eq!(reply, b"\x05\0\0\x01\xc0\xa8\x01\x01\x9c\x41");
+    go_on(&mut simulation, &[(Closes(CloseReason::OutOfResources), "close out_of_resources: reset")]);
 }

@@ -185,6 +185,7 @@ fn random_conversations_end_with_their_clients() {
                 Step::Exchange(_) => {
                     simulation.tell(In::Broke(CloseReason::ServerReset, random.below(2) == 0))
                 }
+                Step::Associate(_) => unreachable!("no listener allows it"),
                 Step::Tunnel { .. } => {
                     ends.insert("tunnel");
                     break;

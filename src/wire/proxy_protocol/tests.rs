@@ -112,8 +112,12 @@ fn section_2_2_binary_header_format() {
     check(&v2(0x20, 0x11, b"short"), Endpoints::Local);
     check(&v2(0x21, 0x00, b"to be ignored"), Endpoints::Local);
     check(&v2(0x21, 0x10, b""), Endpoints::Local);
-    check(&v2(0x21, 0x12, V4), Endpoints::Unsupported);
-    check(&v2(0x21, 0x22, &v6()), Endpoints::Unsupported);
+    let datagram = |endpoints| match endpoints {
+        Endpoints::Tcp { src, dest } => Endpoints::Udp { src, dest },
+        other => other,
+    };
+    check(&v2(0x21, 0x12, V4), datagram(v4()));
+    check(&v2(0x21, 0x22, &v6()), datagram(tcp("[2001:db8::1]:1", "[::ffff:192.0.2.1]:80")));
     check(&v2(0x21, 0x31, &[0; 216]), Endpoints::Unsupported);
     check(&v2(0x21, 0x32, &[0; 216]), Endpoints::Unsupported);
     check_refused(&v2(0x11, 0x11, V4));

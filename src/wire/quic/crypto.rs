@@ -17,7 +17,7 @@ const HANDSHAKE_HEADER_LEN: usize = 4;
 pub struct Conflict;
 
 /// The front of a client's handshake, as far as it has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CryptoStream {
     /// Up to the last byte that has come; `None` in the gaps.
     bytes: Vec<Option<u8>>,

@@ -1,0 +1,193 @@
+//! The live socket: what the running program knows, for whoever may open its file.
+//!
+//! One small thread serves one client at a time. A request is one line, `why FACTS`, `connections` or `pass TIME DEVICE NAME`; the
+//! answer is an exit status on a line of its own and a text behind it. A client that is slow, or says too much, is let go.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Household;
+use crate::config::{Plan, Service, list_file};
+use crate::decide::{Action, Decision, Known, why};
+use crate::engine::{Command, Gather, Handle, Row};
+use crate::session::Surroundings;
+use crate::sys::local_socket;
+
+/// The longest request.
+const MAX_REQUEST: u64 = 4096;
+/// How long a client may take for its request, and for each piece of the answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the workers may take to say what they have.
+const GATHERING: Duration = Duration::from_secs(2);
+/// The pause after a client that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Exit status of a request that is wrong.
+const WRONG: u8 = 2;
+
+/// An answer: exit status and text.
+type Answer = (u8, String);
+
+/// Opens the socket for whom the program is going to run as.
+///
+/// # Errors
+/// Another program answers there, or those of the system.
+pub fn bind(path: &Path, service: &Service) -> Result<UnixListener, String> {
+    let socket = local_socket::listen(path).map_err(|error| error.to_string())?;
+    if let Some(user) = super::identity(service)? {
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
+    }
+    Ok(socket)
+}
+
+/// Serves `socket` until the process ends.
+///
+/// # Errors
+/// No thread is to be had.
+pub fn serve(socket: UnixListener, around: Arc<Household>, workers: Vec<Handle<Plan>>) -> io::Result<()> {
+    let serve = move || {
+        for client in socket.incoming() {
+            match client {
+                // One that breaks off has itself to blame.
+                Ok(client) => drop(talk(&client, &around, &workers)),
+                Err(error) => {
+                    log::warn!("live socket: {error}");
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("live".into()).spawn(serve).map(drop)
+}
+
+fn talk(mut client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut request = String::new();
+    BufReader::new(client.take(MAX_REQUEST)).read_line(&mut request)?;
+    let (status, text) = match request.strip_suffix('\n') {
+        Some(request) => answer(request, around, workers),
+        None => (WRONG, format!("the request is longer than {MAX_REQUEST} bytes\n")),
+    };
+    client.write_all(format!("{status}\n{text}").as_bytes())
+}
+
+fn answer(request: &str, around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
+    let (command, rest) = request.split_once(' ').unwrap_or((request, ""));
+    match command {
+        "why" => explain(rest, around),
+        "connections" => connections(around, workers),
+        "pass" => pass(rest, around),
+        _ => (WRONG, "unknown request: is the program of another version?\n".to_owned()),
+    }
+}
+
+/// As `--why`, with what the running program knows: its rules and lists, the client's device, exceptions.
+fn explain(facts: &str, around: &Arc<Household>) -> Answer {
+    let mut facts = match why::parse_facts(facts) {
+        Ok(facts) => facts,
+        Err(error) => return (WRONG, format!("{error}\n")),
+    };
+    let Some(plan) = around.plan() else { return (WRONG, "no rules are in force\n".to_owned()) };
+    let locals = match super::locals(&plan.service) {
+        Ok(locals) => locals,
+        Err(error) => return (1, format!("cannot read this machine's addresses: {error}\n")),
+    };
+    if facts.time.is_unknown() {
+        facts.time = Known::Is(around.week_time().0);
+    }
+    let passes = around.passes(Instant::now());
+    if let (Known::Is(src), true) = (facts.src, plan.rules.asks_device() || passes.is_some()) {
+        let device = around.device(src, facts.mac.is_unknown());
+        if facts.mac.is_unknown() {
+            facts.mac = device.mac.map_or(Known::Absent, Known::Is);
+        }
+        if facts.device.is_unknown() {
+            facts.device = Known::Is(device.name);
+        }
+    }
+    let explanation = why::explain_with_lines(&plan.rules, &facts, &locals, &list_file::find_line);
+    let mut text = format!("{explanation}");
+    if let Known::Is(device) = &facts.device {
+        let _ = writeln!(text, "device: {device}");
+    }
+    let accepts = |rules: &crate::decide::rules::Ruleset| matches!(rules.decide(&facts, &locals), Decision::Verdict(verdict) if verdict.action == Action::Accept);
+    if explanation.exit_code() != 0 && passes.is_some_and(|rules| accepts(&rules)) {
+        let _ = writeln!(text, "but: accept by pass, an exception for a while (--pass)");
+        return (0, text);
+    }
+    (explanation.exit_code(), text)
+}
+
+fn pass(rest: &str, around: &Arc<Household>) -> Answer {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let [time, device, name] = words[..] else {
+        return (
+            WRONG,
+            "a time, a device and a name are needed, as in: 15m tablet games.example\n".to_owned(),
+        );
+    };
+    match around.add_pass(time, device, name) {
+        Ok(()) => {
+            log::info!("Pass: {} may reach {} for {}", printable(device), printable(name), printable(time));
+            (0, format!("{device} may reach {name} for {time}\n"))
+        }
+        Err(error) => (WRONG, format!("{error}\n")),
+    }
+}
+
+fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
+    let gather = Arc::new(Gather::new(workers.len()));
+    for worker in workers {
+        worker.tell(Command::Connections(Arc::clone(&gather)));
+    }
+    let (rows, omitted) = gather.wait(GATHERING);
+    let mut table = vec![
+        ["DEVICE", "CLIENT", "NAME", "DESTINATION", "VERDICT", "RULE", "SENT", "RECEIVED", "AGE"]
+            .map(str::to_owned),
+    ];
+    table.extend(rows.iter().map(|row| cells(row, around)));
+    let mut widths = [0; 9];
+    for row in &table {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &table {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    if omitted > 0 {
+        let _ = writeln!(text, "and {omitted} more");
+    }
+    (0, text)
+}
+
+fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
+    let neighbour = row.mode != crate::config::Mode::ProxyProtocol;
+    let device =
+        if around.is_following() { around.device(row.client.ip(), neighbour).name } else { "-".into() };
+    let (verdict, rule) = row.verdict.clone().unwrap_or(("-", "-".to_owned()));
+    [
+        device.into(),
+        row.client.ip().to_string(),
+        row.name.as_deref().map_or("-".to_owned(), |name| printable(&String::from_utf8_lossy(name))),
+        row.dest.map_or("?".to_owned(), |dest| dest.to_string()),
+        verdict.to_owned(),
+        rule,
+        row.bytes.0.to_string(),
+        row.bytes.1.to_string(),
+        format!("{}s", row.age.as_secs()),
+    ]
+}
+
+/// What a client chose, for a terminal: nothing that it would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
