@@ -276,7 +276,14 @@ impl Prober {
             return self.answer(asker, target, Finding::Unknown(Doubt::Busy));
         }
         let due = now.checked_add(self.timeout).unwrap_or(now);
-        let flight = Flight { id: None, source: asker.source, askers: vec![asker], due, waited: false, outdated: false };
+        let flight = Flight {
+            id: None,
+            source: asker.source,
+            askers: vec![asker],
+            due,
+            waited: false,
+            outdated: false,
+        };
         self.flights.insert(Arc::clone(&target), flight);
         self.waiting.push_back(Arc::clone(&target));
         self.begin();

@@ -92,10 +92,9 @@ fn an_intermediate_that_was_seen_helps_a_server_that_forgets_it() {
 /// for by its owner's name, and everybody can write any name into one.
 #[test]
 fn what_only_claims_to_be_an_intermediate_is_not_kept() {
-    for chain in [
-        &["leaf", "forged-intermediate", "intermediate"],
-        &["leaf", "intermediate", "forged-intermediate"],
-    ] {
+    for chain in
+        [&["leaf", "forged-intermediate", "intermediate"], &["leaf", "intermediate", "forged-intermediate"]]
+    {
         let trust = trust(&["root"]);
         assert_eq!(judge(&trust, chain, "example.com", NOW), Ok(()), "{chain:?}");
         assert_eq!(judge(&trust, &["leaf", "intermediate"], "example.com", NOW), Ok(()), "{chain:?}");
