@@ -19,6 +19,10 @@ const EXT_ESNI: u16 = 0xffce;
 /// NameType host_name (RFC 6066 §3).
 const NAME_TYPE_HOST: u8 = 0;
 
+/// Protocols that are kept of what a client offers; clients offer three at most. Each costs many times its bytes as long as the
+/// hello is kept.
+pub const MAX_ALPN: usize = 64;
+
 /// What a ClientHello says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
@@ -26,7 +30,7 @@ pub struct ClientHello {
     pub version: Version,
     /// The host_name as sent; not checked to be a name.
     pub sni: Option<Box<[u8]>>,
-    /// Every ALPN offer in order, GREASE included, as sent.
+    /// ALPN offers in order, GREASE included, as sent: the first [`MAX_ALPN`].
     pub alpn: Vec<Box<[u8]>>,
     /// encrypted_client_hello (0xfe0d) is present.
     pub ech: bool,
@@ -64,7 +68,7 @@ impl ClientHello {
         Some(ClientHello {
             version,
             sni: view.sni.map(Box::from),
-            alpn: view.alpn.into_iter().map(Box::from).collect(),
+            alpn: view.alpn.into_iter().take(MAX_ALPN).map(Box::from).collect(),
             ech: view.extensions.binary_search(&EXT_ECH).is_ok(),
             esni: view.extensions.binary_search(&EXT_ESNI).is_ok(),
             ja4,

@@ -15,7 +15,7 @@ mod record;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use hello::{Carrier, ClientHello};
+pub use hello::{Carrier, ClientHello, MAX_ALPN};
 pub use record::{HelloReader, MAX_EMPTY_RECORDS, Progress, RECORD_HEADER_LEN};
 
 /// A protocol version as on the wire.

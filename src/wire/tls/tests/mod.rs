@@ -29,6 +29,15 @@ fn says_what_the_client_sent() {
     assert_eq!((bare.sni, bare.alpn.len(), bare.ech, bare.esni), (None, 0, false, false));
 }
 
+/// Each costs many times its bytes as long as the hello is kept.
+#[test]
+fn no_more_protocols_are_kept_than_anybody_offers() {
+    let names: Vec<[u8; 2]> = (0..70_u16).map(u16::to_be_bytes).collect();
+    let names: Vec<&[u8]> = names.iter().map(<[u8; 2]>::as_slice).collect();
+    let hello = ClientHello::parse(&HelloBody::new(vec![alpn(&names)]).body(), Carrier::Tcp).unwrap();
+    assert_eq!(hello.alpn.iter().map(|name| &**name).collect::<Vec<_>>(), names[..MAX_ALPN]);
+}
+
 #[test]
 fn the_version_is_the_highest_offer_that_is_not_grease() {
     let check = |legacy: u16, supported: Option<&[u16]>, expected: &str| {
