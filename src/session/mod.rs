@@ -19,6 +19,7 @@ mod datagram;
 mod decision;
 mod first_bytes;
 pub mod flow;
+mod held;
 mod last_words;
 mod machine;
 mod memory;
