@@ -308,6 +308,18 @@ fn a_connection_that_begins_behind_too_many_packets_is_none_that_is_let_in() {
     assert_eq!(flows.sends(&hidden), "Denied incomplete, refuse incomplete aloud");
 }
 
+/// What is inside of QUIC nobody here can see: over TCP it can be seen.
+#[cfg(feature = "intercept")]
+#[test]
+fn quic_is_refused_where_a_rule_would_decrypt() {
+    let config = super::interception::intercepting(LISTENER, &["action: intercept"]);
+    let mut flows = Flows::with(&config);
+    let quic = initial("www.example.com", b"12345678");
+    assert_eq!(flows.sends(&quic), "Denied 0, refuse denied aloud");
+    assert_eq!(flows.sends(QUERY), "Accept 0, connect, send 1");
+    assert_eq!(flows.sends(&quic), "Denied 0, refuse denied aloud");
+}
+
 /// After a while nobody retransmits: then the same packet is a new connection, and its hello is looked at again.
 #[test]
 fn a_late_repetition_is_decided_again() {
