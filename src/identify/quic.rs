@@ -117,17 +117,21 @@ impl Flow {
     }
 }
 
-/// Whether a connection begins with this datagram: it holds an Initial that its own connection id opens, or more packets than
-/// are looked at, which no client sends. A client's later Initials carry the id that the server chose, and do not open so; only
-/// after a Retry they do.
+/// Whether a connection begins with this datagram: it holds an Initial that its own connection id opens. A client's later
+/// Initials carry the id that the server chose, and do not open so; only after a Retry they do. What no client sends counts as
+/// such a beginning: packets with several ids or versions, or more of them than are looked at.
 ///
 /// A client can begin another connection in a flow that was let in for a first one: whoever relays the flow asks this of
-/// every further datagram, and identifies anew where it holds.
+/// every further datagram, and identifies anew where it holds. So the keys are made once for a datagram at most.
 pub fn begins_connection(datagram: &[u8]) -> bool {
     let mut packets = packets(datagram);
-    let mut initials = packets.by_ref().filter(|packet| packet.kind == Kind::Initial);
-    let opens = initials.any(|packet| {
-        InitialKeys::new(packet.version, packet.dcid).is_some_and(|keys| keys.open(&packet).is_some())
-    });
-    opens || packets.has_more()
+    let all: Vec<Packet<'_>> = packets.by_ref().collect();
+    let Some(first) = all.first() else { return false };
+    if packets.has_more() || all.iter().any(|it| (it.version, it.dcid) != (first.version, first.dcid)) {
+        return true;
+    }
+    let mut initials = all.iter().filter(|packet| packet.kind == Kind::Initial).peekable();
+    initials.peek().is_some()
+        && InitialKeys::new(first.version, first.dcid)
+            .is_some_and(|keys| initials.any(|packet| keys.open(packet).is_some()))
 }

@@ -291,6 +291,9 @@ fn which_datagrams_begin_a_connection() {
         begins_connection(&client.other(0xd0).repeat(MAX_PACKETS + 1)),
         "nobody knows what stands behind so many"
     );
+    let elsewhere = Client { dcid: b"another!".to_vec(), ..client.clone() };
+    let two = [client.other(0xe0), elsewhere.other(0xe0)].concat();
+    assert!(begins_connection(&two), "nobody sends that, and nobody need try many keys on it");
     let later = Client { dcid: b"servers.".to_vec(), ..client.clone() };
     assert!(!begins_connection(&later.datagram(3, b"\x02\x05\x00\x00\x05")));
     assert!(!begins_connection(&client.other(0xe0)));
