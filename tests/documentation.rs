@@ -321,6 +321,8 @@ fn every_complete_configuration_validates() {
     let complete: Vec<_> =
         found.iter().filter(|(_, body)| body.contains("listen:") && body.contains("rules:")).collect();
     assert!(complete.len() >= 4, "{} samples", complete.len());
+    let dir = common::TempDir::new();
+    let private = dir.write("private.txt", "bank.example\n");
     for (place, body) in complete {
         // Addresses of the reader's machine.
         let body = &body
@@ -330,7 +332,15 @@ fn every_complete_configuration_validates() {
             .replace(
                 "/etc/calamary/proxy",
                 &format!("{}/tests/vectors/certificates/server", root().display()),
-            );
+            )
+            .replace(
+                "/etc/calamary/ca.",
+                &format!("{}/tests/vectors/certificates/authority.", root().display()),
+            )
+            .replace("/etc/calamary/private.txt", private.to_str().unwrap());
+        if body.contains("action: intercept") && !cfg!(feature = "intercept") {
+            continue;
+        }
         let output = run_on(body, &["-f", "{}", "-v"]);
         assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
     }

@@ -52,6 +52,7 @@ step() {
   printf '%-44s' "$name"
   if "$@" >"$log" 2>&1; then
     echo "ok ($((SECONDS - started)) s)"
+    grep -a '^SKIPPED' "$log" || true
     rm -f "$log"
   else
     echo FAILED
