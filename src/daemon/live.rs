@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Household;
-use crate::config::{Plan, Service, list_file};
+use crate::config::{Mode, Plan, Service, list_file};
 use crate::decide::{Action, Decision, Known, why};
-use crate::engine::{Command, Gather, Handle, Row};
+use crate::engine::{Gather, Handle, Row};
 use crate::session::Surroundings;
 use crate::sys::local_socket;
 
@@ -21,6 +21,8 @@ use crate::sys::local_socket;
 const MAX_REQUEST: u64 = 4096;
 /// How long a client may take for its request, and for each piece of the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that are shown; the others are only counted.
+const MAX_ROWS: usize = 10_000;
 /// How long the workers may take to say what they have.
 const GATHERING: Duration = Duration::from_secs(2);
 /// The pause after a client that could not be accepted.
@@ -141,11 +143,7 @@ fn pass(rest: &str, around: &Arc<Household>) -> Answer {
 }
 
 fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
-    let gather = Arc::new(Gather::new(workers.len()));
-    for worker in workers {
-        worker.tell(Command::Connections(Arc::clone(&gather)));
-    }
-    let (rows, omitted) = gather.wait(GATHERING);
+    let (rows, omitted) = Gather::ask(workers, MAX_ROWS).wait(GATHERING);
     let mut table = vec![
         ["DEVICE", "CLIENT", "NAME", "DESTINATION", "VERDICT", "RULE", "SENT", "RECEIVED", "AGE"]
             .map(str::to_owned),
@@ -170,12 +168,9 @@ fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
 }
 
 fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
-    let neighbour = row.mode != crate::config::Mode::ProxyProtocol;
-    let device =
-        if around.is_following() { around.device(row.client.ip(), neighbour).name } else { "-".into() };
     let (verdict, rule) = row.verdict.clone().unwrap_or(("-", "-".to_owned()));
     [
-        device.into(),
+        device_of(row, around).map_or("-".to_owned(), String::from),
         row.client.ip().to_string(),
         row.name.as_deref().map_or("-".to_owned(), |name| printable(&String::from_utf8_lossy(name))),
         row.dest.map_or("?".to_owned(), |dest| dest.to_string()),
@@ -185,6 +180,12 @@ fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
         row.bytes.1.to_string(),
         format!("{}s", row.age.as_secs()),
     ]
+}
+
+/// Whose connection it is, where somebody has asked for devices.
+pub(super) fn device_of(row: &Row, around: &Household) -> Option<Box<str>> {
+    let neighbour = row.mode != Mode::ProxyProtocol;
+    around.is_following().then(|| around.seen(row.client.ip(), neighbour))
 }
 
 /// What a client chose, for a terminal: nothing that it would obey.

@@ -78,7 +78,7 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
     fn begin(
         plan: &Arc<Self::Plan>,
         bound: Option<TcpListener>,
-        metrics: &Arc<Metrics>,
+        seen: &Seen<'_, Self>,
     ) -> Result<Self::Beside, String>;
 
     /// Opens the socket at which the running program can be asked, if it wants one, for whom it is going to run as.
@@ -125,6 +125,16 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// What SIGUSR1 logs before the live connections.
     fn report(_plan: &Self::Plan, _metrics: &Metrics) {}
+}
+
+/// What of the program may be shown beside the workers.
+pub struct Seen<'a, P: Program> {
+    /// What is counted.
+    pub metrics: &'a Arc<Metrics>,
+    /// What sessions look up.
+    pub around: &'a Arc<P::Around>,
+    /// Who may be asked for sessions.
+    pub workers: &'a [Handle<P::Plan>],
 }
 
 /// What a plan listens on.

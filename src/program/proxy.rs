@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use getopts::{Matches, Options};
 
-use super::Program;
+use super::{Program, Seen};
 use crate::cli::{self, Source};
 #[cfg(feature = "tls")]
 use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
+#[cfg(feature = "metrics")]
+use crate::daemon::Status;
 use crate::daemon::{self, Household};
 use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
@@ -119,14 +121,18 @@ impl Program for Session {
     fn begin(
         _plan: &Arc<Plan>,
         bound: Option<TcpListener>,
-        metrics: &Arc<Metrics>,
+        seen: &Seen<'_, Self>,
     ) -> Result<Serving, String> {
-        let server = bound.map(|socket| Server::start(socket, Arc::clone(metrics))).transpose();
+        let start = |socket| {
+            let status = Status::new(seen.around, seen.workers);
+            Server::start(socket, Arc::clone(seen.metrics), Box::new(status))
+        };
+        let server = bound.map(start).transpose();
         server.map(|metrics| Serving { metrics }).map_err(|e| format!("cannot serve metrics: {e}"))
     }
 
     #[cfg(not(feature = "metrics"))]
-    fn begin(_: &Arc<Plan>, _: Option<TcpListener>, _: &Arc<Metrics>) -> Result<Serving, String> {
+    fn begin(_: &Arc<Plan>, _: Option<TcpListener>, _: &Seen<'_, Self>) -> Result<Serving, String> {
         Ok(Serving::default())
     }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Program;
+use super::{Program, Seen};
 use crate::cli::Source;
 use crate::config::redirector::{RedirectPlan, load_file};
 use crate::config::{LoadOptions, Loaded, Problems};
@@ -36,7 +36,7 @@ impl Program for Redirection {
     fn begin(
         plan: &Arc<RedirectPlan>,
         _bound: Option<TcpListener>,
-        _metrics: &Arc<Metrics>,
+        _seen: &Seen<'_, Self>,
     ) -> Result<Checks, String> {
         Checks::start(plan).map_err(|e| format!("cannot start the health checks: {e}"))
     }

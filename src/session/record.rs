@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use super::{Machine, Record, Session};
 use crate::accept::Wish;
 use crate::config::Mode;
+#[cfg(feature = "metrics")]
+use crate::decide::device::UNKNOWN;
 use crate::decide::facts::{Ech, Facts, Known, L5};
 use crate::decide::{Action, Verdict};
 use crate::identify::tcp::Identifier;
@@ -132,6 +134,10 @@ impl Record<Session> for Kept {
             return metrics.observed(verdict.rule);
         }
         metrics.verdict(verdict, session.facts().dest.is().copied());
+        #[cfg(feature = "metrics")]
+        if verdict.action == Action::Deny {
+            count_denied(session, metrics);
+        }
         match (session.identity(), session.facts().l5) {
             (Some(identity), _) => count_identity(identity, metrics),
             (None, Known::Is(l5)) => metrics.identified(l5, None),
@@ -189,6 +195,21 @@ impl Record<Session> for Kept {
     fn name(&self) -> Option<Field<'_>> {
         self.name.as_deref().map(|name| ("name", Value::Bytes(name)))
     }
+}
+
+/// What the status page shows: the name, or what a query asks for; and the device, or the address where nobody asked for that.
+#[cfg(feature = "metrics")]
+fn count_denied(session: &Session, metrics: &Metrics) {
+    let query = match session.identity() {
+        Some(Identity::Dns { query }) => query.as_deref().map(str::as_bytes),
+        _ => None,
+    };
+    let device = match &session.facts().device {
+        Known::Is(device) if **device != *UNKNOWN => device.to_string(),
+        _ => session.client().ip().to_string(),
+    };
+    let dest = session.facts().dest.is().copied();
+    metrics.denied(session.name_as_sent().or(query), dest, device.as_bytes());
 }
 
 fn count_identity(identity: &Identity, metrics: &Metrics) {
