@@ -433,12 +433,7 @@ fn debug_on_the_command_line_is_debug_in_the_file() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name_instead_of_being_ignored() {
-    for (config, word) in [
-        (GOOD.replace("mode: transparent", "mode: socks5, udp: true"), "udp"),
-        (GOOD.replace("action: accept", "action: intercept"), "intercept"),
-    ] {
-        let output = run_on(&config, &["-f", "{}", "-v"]);
-        assert_eq!(status(&output), 2, "{config}: {}", text(&output));
-        assert!(text(&output).contains(word), "{}", text(&output));
-    }
+    let output = run_on(&GOOD.replace("action: accept", "action: intercept"), &["-f", "{}", "-v"]);
+    assert_eq!(status(&output), 2, "{}", text(&output));
+    assert!(text(&output).contains("intercept"), "{}", text(&output));
 }
