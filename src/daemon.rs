@@ -18,7 +18,7 @@ pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 pub use self::household::{Household, week_time};
-pub(crate) use self::live::{bind as bind_live, serve as serve_live};
+pub(crate) use self::live::{Live, bind as bind_live};
 #[cfg(feature = "metrics")]
 pub(crate) use self::status::Status;
 use crate::cli::Source;
@@ -56,9 +56,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
-    let live = P::bind_live(&plan)?;
     let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
-    drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
+    drop_privileges(service, sockets.chain(bound.metrics.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
     let around = Arc::<P::Around>::default();
@@ -126,10 +125,6 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         handles.push(handle);
     }
 
-    if let Some(live) = live {
-        let workers = handles.iter().map(Handle::another).collect();
-        P::serve_live(live, &around, workers).map_err(|e| format!("cannot serve the live socket: {e}"))?;
-    }
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon::<P> {
         source,

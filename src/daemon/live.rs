@@ -5,9 +5,12 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Household;
@@ -46,24 +49,53 @@ pub fn bind(path: &Path, service: &Service) -> Result<UnixListener, String> {
     Ok(socket)
 }
 
-/// Serves `socket` until the process ends.
-///
-/// # Errors
-/// No thread is to be had.
-pub fn serve(socket: UnixListener, around: Arc<Household>, workers: Vec<Handle<Plan>>) -> io::Result<()> {
-    let serve = move || {
-        for client in socket.incoming() {
-            match client {
-                // One that breaks off has itself to blame.
-                Ok(client) => drop(talk(&client, &around, &workers)),
-                Err(error) => {
-                    log::warn!("live socket: {error}");
-                    std::thread::sleep(PAUSE);
+/// The thread that serves. Dropping it leaves the thread running: see [`Live::stop`].
+#[derive(Debug)]
+pub struct Live {
+    socket: UnixListener,
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// Serves `socket`, which listens at `path`.
+    ///
+    /// # Errors
+    /// No thread or descriptor is to be had.
+    pub fn start(
+        socket: UnixListener,
+        path: &Path,
+        around: &Arc<Household>,
+        workers: &[Handle<Plan>],
+    ) -> io::Result<Live> {
+        let (listener, stopping) = (socket.try_clone()?, Arc::new(AtomicBool::new(false)));
+        let (around, ends) = (Arc::clone(around), Arc::clone(&stopping));
+        let workers: Vec<_> = workers.iter().map(Handle::another).collect();
+        let serve = move || {
+            for client in listener.incoming() {
+                match client {
+                    _ if ends.load(Ordering::Acquire) => return,
+                    // One that breaks off has itself to blame.
+                    Ok(client) => drop(talk(&client, &around, &workers)),
+                    Err(error) => {
+                        log::warn!("live socket: {error}");
+                        std::thread::sleep(PAUSE);
+                    }
                 }
             }
-        }
-    };
-    std::thread::Builder::new().name("live".into()).spawn(serve).map(drop)
+        };
+        std::thread::Builder::new().name("live".into()).spawn(serve)?;
+        Ok(Live { socket, path: path.to_owned(), stopping })
+    }
+
+    /// Stops serving and takes the file away. Nobody waits for the thread: who is being answered still is.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        // Linux ends a wait for a listening socket when that is shut down, as it does for TCP.
+        let _ = UnixStream::from(OwnedFd::from(self.socket)).shutdown(Shutdown::Both);
+        // Not allowed to everybody; what is left there is taken away by the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn talk(mut client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
