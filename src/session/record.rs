@@ -101,6 +101,17 @@ impl Session {
             Some(Identity::Dns { query: Some(query) }) => fields.push(("query", (&**query).into())),
             _ => {}
         }
+        if self.is_bound()
+            && let Known::Is(l7) = self.facts().l7
+        {
+            fields.push(("inside", l7.as_str().into()));
+            if let Known::Is(host) = &self.facts().host {
+                fields.push(("host", (&**host).into()));
+            }
+            if let Known::Is(path) = &self.facts().path {
+                fields.push(("path", (&**path).into()));
+            }
+        }
         fields
     }
 }
@@ -121,6 +132,7 @@ impl Record<Session> for Kept {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Intercept => "Intercept",
             Action::Observe => "Observe",
         }
     }
@@ -137,6 +149,10 @@ impl Record<Session> for Kept {
         #[cfg(feature = "metrics")]
         if verdict.action == Action::Deny {
             count_denied(session, metrics);
+        }
+        if session.is_bound() && session.facts().l7.is().is_some() {
+            // The connection was counted when the rules said that it is to be decrypted.
+            return;
         }
         match (session.identity(), session.facts().l5) {
             (Some(identity), _) => count_identity(identity, metrics),

@@ -24,7 +24,7 @@ use crate::sys::limits;
 pub(super) const PAGE: &str = include_str!("page.html");
 /// What a browser may do with the page: show it, run this one script and style, and ask its origin for the JSON.
 pub(super) const POLICY: &str = "default-src 'none'; connect-src 'self'; \
-     script-src 'sha256-01pNVIfCQmTOWrnT5UUygqhk5HzDpRIL155t+gBGAiQ='; \
+     script-src 'sha256-GleRPoEysb9bt8WpFq6cIkFik0gHn96utinvccbEHMk='; \
      style-src 'sha256-Jie+gghZPHEAEDBtyxFUzxtmYfTPWVzJlAo94WpKMyQ='; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Rows of each table of what was denied.
