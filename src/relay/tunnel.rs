@@ -35,9 +35,15 @@ pub struct Tunnel {
 impl Tunnel {
     /// A tunnel that first sends the server what was read before it stood.
     pub fn new(to_server: Vec<u8>) -> Self {
-        let mut up = Direction::to_end();
-        up.prepend(to_server);
-        Tunnel { up, down: Direction::to_end() }
+        Self::going_on(to_server, Vec::new())
+    }
+
+    /// A tunnel that first sends both sides what was read before it stood.
+    pub fn going_on(to_server: Vec<u8>, to_client: Vec<u8>) -> Self {
+        let mut tunnel = Tunnel { up: Direction::to_end(), down: Direction::to_end() };
+        tunnel.up.prepend(to_server);
+        tunnel.down.prepend(to_client);
+        tunnel
     }
 
     /// Moves what can be moved, both ways. `seen` is shown copied pieces from the client.

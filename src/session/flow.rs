@@ -380,6 +380,7 @@ impl<M: Machine> Flow<M> {
             }
             // Nothing of that can be done with datagrams.
             Step::Secure(_)
+            | Step::SecureServer(_)
             | Step::Verify(_)
             | Step::Probe(_)
             | Step::Associate(_)
