@@ -307,11 +307,16 @@ fn quic_is_let_through_or_told_by_the_name_in_its_hello() {
     }
 }
 
-/// A server that shakes hands, if the client does.
+/// A server that shakes hands, if the client does, and answers a request, if one comes.
 fn tls_server(tls: Arc<ServerConfig>) -> Origin {
     Origin::serve("127.0.0.1:0", move |stream| {
         let session = ServerConnection::new(Arc::clone(&tls)).unwrap();
-        let _ = StreamOwned::new(session, stream).read(&mut [0; 1]);
+        let mut tls = StreamOwned::new(session, stream);
+        if let Ok(1..) = tls.read(&mut [0; 4096]) {
+            tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi").unwrap();
+            tls.conn.send_close_notify();
+            tls.flush().unwrap();
+        }
     })
 }
 
@@ -354,6 +359,47 @@ fn servers_certificates_are_asked_for_and_judged() {
         for (server, expected) in &servers {
             assert_eq!(judged(&daemon, port, server, NAME).0, *expected, "{}", build.triple);
         }
+    }
+}
+
+/// With an authority of its own making, as a client sees it that trusts this authority only.
+#[test]
+fn intercepted_requests_are_let_through_or_refused_by_path() {
+    const NAME: &str = "www.example.com";
+    if !have("curl") {
+        return skip("needs curl");
+    }
+    let authority = Authority::new();
+    let good = tls_server(authority.issue(NAME).server());
+    let bad = tls_server(authority.expired(NAME).server());
+    for build in builds() {
+        let (port, ca) = (free_port(), TempDir::new());
+        let dir = ca.0.display();
+        let made = build.run(&["--make-ca", &dir.to_string()]);
+        assert!(made.status.success(), "{}: {}", build.triple, text(&made));
+        let config = format!(
+            "listen:\n  - {{mode: http, port: {port}}}\noutput: {{allowLocal: true}}\n\
+             certs: {{caPublic: {}, interceptPublic: {dir}/ca.pem, interceptPrivate: {dir}/ca.key}}\n\
+             rules:\n  - {{path: '/ads*', action: deny}}\n  - {{action: intercept}}\n",
+            authority.root().display()
+        );
+        let daemon = Daemon::start_by(build.command(), &config, &[port]);
+        let status = |server: &Origin, path: &str| {
+            let output = Command::new("curl")
+                .args(["-sS", "-m", "60", "--noproxy", "", "-o", "/dev/null", "-w", "%{http_code}"])
+                .args(["--cacert", &format!("{dir}/ca.pem"), "--proxy", &format!("http://127.0.0.1:{port}")])
+                .args(["--connect-to", &format!("{NAME}:443:127.0.0.1:{}", server.port())])
+                .arg(format!("https://{NAME}{path}"))
+                .output()
+                .unwrap();
+            text(&output)
+        };
+        assert_eq!(status(&good, "/"), "200", "{}", build.triple);
+        assert_eq!(status(&good, "/ads/1"), "403", "{}", build.triple);
+        daemon.wait_log(&["| Accept | rule=1 ", "inside=http host=www.example.com path=/"]);
+        daemon.wait_log(&["| Denied | rule=0 ", "inside=http host=www.example.com path=/ads/1"]);
+        assert_ne!(status(&bad, "/"), "200", "{}", build.triple);
+        daemon.wait_log(&["| Failed | reason=bad_certificate", "error=expired"]);
     }
 }
 
@@ -417,9 +463,12 @@ fn clocks_beyond_2038_and_in_1970_are_shown_and_end_nothing() {
     ] {
         for build in builds() {
             let port = free_port();
-            let mut command = build.emulated();
-            command.env("LD_PRELOAD", library).env("CALAMARY_TEST_CLOCK", clock).env("TZ", "UTC");
-            let mut daemon = Daemon::start_by(command, &judging(port, &authority.root()), &[port]);
+            let command = || {
+                let mut command = build.emulated();
+                command.env("LD_PRELOAD", library).env("CALAMARY_TEST_CLOCK", clock).env("TZ", "UTC");
+                command
+            };
+            let mut daemon = Daemon::start_by(command(), &judging(port, &authority.root()), &[port]);
             for (server, name, expected) in [
                 (&now, NAME, verdicts[0]),
                 (&until_2039, NAME, verdicts[1]),
