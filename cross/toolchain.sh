@@ -149,18 +149,22 @@ build_programs() {
   aim_at "$target"
   "$bin/cc-$target" -Os -ffunction-sections -c cross/lean.c -o "$lean"
   add_flags "$target" "-Zunstable-options -Cpanic=immediate-abort -Cforce-unwind-tables=no -Zlocation-detail=none -Clink-arg=$lean $flags"
-  if wants calamary; then build_program "$target" "$into" calamary "$@"; fi
-  # Nobody prints a value as a programmer would in this one; in the other, rustls words its errors like that.
+  if wants calamary && ! is_minimal "$@"; then build_program "$target" "$into" calamary "$@"; fi
+  # Nobody prints a value as a programmer would in these; rustls words its errors like that.
   add_flags "$target" -Zfmt-debug=none
+  if wants calamary && is_minimal "$@"; then build_program "$target" "$into" calamary "$@"; fi
   if wants calamary-redirector; then build_program "$target" "$into" calamary-redirector --no-default-features; fi
 }
 
-# Arguments: the target, the folder, the program, further options for cargo. Each in a folder of its own: std, built with
-# other flags, would take the place of the one before, and cargo builds one thing at a time in a folder.
+is_minimal() { [[ " $* " == *" --no-default-features "* ]]; }
+
+# Arguments: the target, the folder, the program, further options for cargo. In one folder are those with the same flags: std
+# with others would take the place of the one before. And cargo builds one thing at a time in a folder.
 build_program() {
-  local target=$1 into=$2 program=$3
+  local target=$1 into=$2 program=$3 kind=full
   shift 3
-  CARGO_TARGET_DIR=$CARGO_TARGET_DIR/$target/$program cargo build --quiet --offline --locked --profile router --bin "$program" --target "$target" \
+  if is_minimal "$@"; then kind=minimal; fi
+  CARGO_TARGET_DIR=$CARGO_TARGET_DIR/$target/$kind cargo build --quiet --offline --locked --profile router --bin "$program" --target "$target" \
     -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size -Zunstable-options --artifact-dir "$into" \
     -Zpanic-immediate-abort --config 'profile.router.panic="immediate-abort"' "$@"
 }
