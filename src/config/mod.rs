@@ -313,11 +313,15 @@ fn listeners(
     listeners
 }
 
+/// Ports to listen on. Not 0, for one that the system chooses: the rule that keeps clients from our own listeners must know
+/// it, and so must the firewall.
+const PORTS: std::ops::RangeInclusive<u64> = 1..=65_535;
+
 /// Whether only one of them can be bound.
 pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip()
         || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
-    a.port() == b.port() && a.port() != 0 && same_ip
+    a.port() == b.port() && same_ip
 }
 
 fn summary_of_listeners(service: &Service) -> String {

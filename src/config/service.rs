@@ -220,9 +220,10 @@ fn metrics(section: &Section<'_>, report: &mut Report) -> Option<SocketAddr> {
     let port = match given.get("port") {
         None => METRICS_PORT,
         Some(node) => {
-            let port = scalar(node).and_then(parse_port);
+            let port =
+                scalar(node).and_then(parse_port).filter(|port| super::PORTS.contains(&u64::from(*port)));
             if port.is_none() {
-                report.expected(node, "a port: a number 0-65535");
+                report.expected(node, "a port: a number 1-65535");
             }
             port.unwrap_or(METRICS_PORT)
         }

@@ -212,13 +212,19 @@ impl Machine for Session {
 
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.is_idle() {
-            if http1::without_leading_lines(bytes).is_empty() {
-                return Step::Read { until: self.idle_until };
-            }
+        let was_idle = self.is_idle();
+        self.prelude.extend_from_slice(bytes);
+        if self.state == State::RequestHead
+            && self.was_answered()
+            && http1::without_leading_lines(&self.prelude).is_empty()
+        {
+            self.prelude.clear();
+            self.head_end = HeadEnd::new();
+            return Step::Read { until: self.idle_until };
+        }
+        if was_idle {
             self.begin_request(env);
         }
-        self.prelude.extend_from_slice(bytes);
         match self.look(env) {
             step @ Step::Read { .. } if self.afford_prelude(env) => step,
             Step::Read { .. } if self.state == State::FirstBytes => self.incomplete(NO_MEMORY, env),
