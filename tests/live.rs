@@ -157,6 +157,20 @@ fn the_socket_is_guarded_by_its_file() {
     assert!(text(&nobody).contains("live: true"), "{}", text(&nobody));
 }
 
+/// The time is that of the whole request: a client that always says a little more does not keep the others out.
+#[test]
+fn a_client_that_drips_is_let_go() {
+    let live = Live::start(RULES);
+    let mut client = UnixStream::connect(live.socket()).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    wait_for("the end", || match client.write_all(b"x").and_then(|()| client.read(&mut [0; 64])) {
+        Ok(_) => Some(()),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(_) => Some(()),
+    });
+    assert_eq!(code(&live.ask(&["--connections"])), 0);
+}
+
 #[test]
 fn a_killed_program_leaves_a_socket_that_is_in_nobodys_way() {
     let mut live = Live::start(RULES);
@@ -166,6 +180,34 @@ fn a_killed_program_leaves_a_socket_that_is_in_nobodys_way() {
     let again = Daemon::start(&live.config, &[live.port]);
     assert_eq!(code(&live.ask(&["--connections"])), 0);
     drop(again);
+}
+
+#[test]
+fn a_reload_moves_it_and_takes_it_away() {
+    let live = Live::start(RULES);
+    let (old, new) = (live.socket(), live.socket().with_file_name("moved"));
+    let at = |path: &Path| live.config.replace(old.to_str().unwrap(), path.to_str().unwrap());
+    let asks = |config: &str| code(&run_on(config, &["-f", "{}", "--connections"]));
+    assert_eq!(asks(&live.config), 0);
+    // One who is silent delays nothing.
+    let silent = UnixStream::connect(&old).unwrap();
+    live.daemon.reload(&at(&new));
+    live.daemon.wait_count(1, &["Reloaded"]);
+    assert_eq!((asks(&live.config), asks(&at(&new))), (1, 0));
+    assert!(!old.exists());
+    drop(silent);
+    // Where it cannot be: nothing changes.
+    live.daemon.rewrite(&at(&live.dir.0.join("missing/socket")));
+    live.daemon.signal(1);
+    live.daemon.wait_log(&["ERROR", "cannot listen at", "missing/socket"]);
+    assert_eq!(asks(&at(&new)), 0);
+    let off = live.config.replace("live:", "#");
+    live.daemon.reload(&off);
+    live.daemon.wait_count(2, &["Reloaded"]);
+    assert!(!new.exists());
+    live.daemon.reload(&live.config);
+    live.daemon.wait_count(3, &["Reloaded"]);
+    assert_eq!(asks(&live.config), 0);
 }
 
 #[test]

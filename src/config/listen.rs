@@ -33,7 +33,7 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
-    udp: &["transparent", "proxyproto", "socks5"],
+    udp: if cfg!(feature = "udp") { &["transparent", "proxyproto", "socks5"] } else { &[] },
     trusted,
 };
 
@@ -230,7 +230,7 @@ fn udp_refusal(mode: &str, tproxy: bool, ways: &Ways) -> Option<&'static str> {
         // A mode that is none is reported already.
         "" => None,
         mode if ways.udp.contains(&mode) => None,
-        _ => Some("`udp: true` is not supported yet"),
+        _ => Some("`udp: true` is not part of this build"),
     }
 }
 

@@ -288,7 +288,7 @@ mod tests {
         wrong(&format!("listen: [{{ port: 1, target: name }}]\n{proxies}"), &["`target` is no key here"]);
         wrong(
             &format!("listen: [{{ port: 1, tproxy: true, udp: true }}]\n{proxies}"),
-            &["listen[0].udp:", "not supported yet"],
+            &["listen[0].udp:", "not part of this build"],
         );
     }
 }

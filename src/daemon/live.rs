@@ -5,26 +5,36 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Household;
-use crate::config::{Plan, Service, list_file};
+use crate::config::{Mode, Plan, Service, list_file};
 use crate::decide::{Action, Decision, Known, why};
-use crate::engine::{Command, Gather, Handle, Row};
+use crate::engine::{Gather, Handle, Row};
 use crate::session::Surroundings;
 use crate::sys::local_socket;
 
 /// The longest request.
 const MAX_REQUEST: u64 = 4096;
-/// How long a client may take for its request, and for each piece of the answer.
+/// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take for the answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that are shown; the others are only counted.
+const MAX_ROWS: usize = 10_000;
 /// How long the workers may take to say what they have.
 const GATHERING: Duration = Duration::from_secs(2);
 /// The pause after a client that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Characters of a name in the table: all that a name can have (RFC 1035 §2.3.4).
+const MAX_SHOWN: usize = 253;
 
 /// Exit status of a request that is wrong.
 const WRONG: u8 = 2;
@@ -39,41 +49,105 @@ type Answer = (u8, String);
 pub fn bind(path: &Path, service: &Service) -> Result<UnixListener, String> {
     let socket = local_socket::listen(path).map_err(|error| error.to_string())?;
     if let Some(user) = super::identity(service)? {
-        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
+        // The file itself: whoever may write to its folder could have put a link there meanwhile.
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
     }
     Ok(socket)
 }
 
-/// Serves `socket` until the process ends.
-///
-/// # Errors
-/// No thread is to be had.
-pub fn serve(socket: UnixListener, around: Arc<Household>, workers: Vec<Handle<Plan>>) -> io::Result<()> {
-    let serve = move || {
-        for client in socket.incoming() {
-            match client {
-                // One that breaks off has itself to blame.
-                Ok(client) => drop(talk(&client, &around, &workers)),
-                Err(error) => {
-                    log::warn!("live socket: {error}");
-                    std::thread::sleep(PAUSE);
-                }
-            }
-        }
-    };
-    std::thread::Builder::new().name("live".into()).spawn(serve).map(drop)
+/// The thread that serves. Dropping it leaves the thread running: see [`Live::stop`].
+#[derive(Debug)]
+pub struct Live {
+    socket: UnixListener,
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
 }
 
-fn talk(mut client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
+impl Live {
+    /// Serves `socket`, which listens at `path`.
+    ///
+    /// # Errors
+    /// No thread or descriptor is to be had.
+    pub fn start(
+        socket: UnixListener,
+        path: &Path,
+        around: &Arc<Household>,
+        workers: &[Handle<Plan>],
+    ) -> io::Result<Live> {
+        let (listener, stopping) = (socket.try_clone()?, Arc::new(AtomicBool::new(false)));
+        let (around, ends) = (Arc::clone(around), Arc::clone(&stopping));
+        let workers: Vec<_> = workers.iter().map(Handle::another).collect();
+        let serve = move || {
+            for client in listener.incoming() {
+                match client {
+                    _ if ends.load(Ordering::Acquire) => return,
+                    // One that breaks off has itself to blame.
+                    Ok(client) => drop(talk(&client, &around, &workers)),
+                    Err(error) => {
+                        log::warn!("live socket: {error}");
+                        std::thread::sleep(PAUSE);
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("live".into()).spawn(serve)?;
+        Ok(Live { socket, path: path.to_owned(), stopping })
+    }
+
+    /// Stops serving and takes the file away. Nobody waits for the thread: who is being answered still is.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        // Linux ends a wait for a listening socket when that is shut down, as it does for TCP.
+        let _ = UnixStream::from(OwnedFd::from(self.socket)).shutdown(Shutdown::Both);
+        // Not allowed to everybody; what is left there is taken away by the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn talk(client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
     let mut request = String::new();
-    BufReader::new(client.take(MAX_REQUEST)).read_line(&mut request)?;
+    BufReader::new(Timed::new(client, PATIENCE).take(MAX_REQUEST)).read_line(&mut request)?;
     let (status, text) = match request.strip_suffix('\n') {
         Some(request) => answer(request, around, workers),
         None => (WRONG, format!("the request is longer than {MAX_REQUEST} bytes\n")),
     };
-    client.write_all(format!("{status}\n{text}").as_bytes())
+    Timed::new(client, ANSWER_PATIENCE).write_all(format!("{status}\n{text}").as_bytes())
+}
+
+/// A client that has so much time in all, however often it says or takes a little.
+struct Timed<'c> {
+    client: &'c UnixStream,
+    until: Instant,
+}
+
+impl<'c> Timed<'c> {
+    fn new(client: &'c UnixStream, time: Duration) -> Self {
+        Timed { client, until: Instant::now() + time }
+    }
+
+    /// What is left; an error if it is nothing, which for a socket would be for ever.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.client.set_read_timeout(self.left()?)?;
+        self.client.read(buffer)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.client.set_write_timeout(self.left()?)?;
+        self.client.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.client.flush()
+    }
 }
 
 fn answer(request: &str, around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
@@ -141,11 +215,7 @@ fn pass(rest: &str, around: &Arc<Household>) -> Answer {
 }
 
 fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
-    let gather = Arc::new(Gather::new(workers.len()));
-    for worker in workers {
-        worker.tell(Command::Connections(Arc::clone(&gather)));
-    }
-    let (rows, omitted) = gather.wait(GATHERING);
+    let (rows, omitted) = Gather::ask(workers, MAX_ROWS).wait(GATHERING);
     let mut table = vec![
         ["DEVICE", "CLIENT", "NAME", "DESTINATION", "VERDICT", "RULE", "SENT", "RECEIVED", "AGE"]
             .map(str::to_owned),
@@ -170,12 +240,9 @@ fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
 }
 
 fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
-    let neighbour = row.mode != crate::config::Mode::ProxyProtocol;
-    let device =
-        if around.is_following() { around.device(row.client.ip(), neighbour).name } else { "-".into() };
     let (verdict, rule) = row.verdict.clone().unwrap_or(("-", "-".to_owned()));
     [
-        device.into(),
+        device_of(row, around).map_or("-".to_owned(), String::from),
         row.client.ip().to_string(),
         row.name.as_deref().map_or("-".to_owned(), |name| printable(&String::from_utf8_lossy(name))),
         row.dest.map_or("?".to_owned(), |dest| dest.to_string()),
@@ -187,7 +254,34 @@ fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
     ]
 }
 
-/// What a client chose, for a terminal: nothing that it would obey.
+/// Whose connection it is, where somebody has asked for devices.
+pub(super) fn device_of(row: &Row, around: &Household) -> Option<Box<str>> {
+    let neighbour = row.mode != Mode::ProxyProtocol;
+    around.is_following().then(|| around.seen(row.client.ip(), neighbour))
+}
+
+/// What a client chose, for a terminal: nothing that it would obey, and no more than that.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    text.chars().take(MAX_SHOWN).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is as wide as its longest name, in every row.
+    #[test]
+    fn a_long_name_is_cut_off_in_the_table() {
+        let row = Row {
+            client: "192.168.1.20:5000".parse().unwrap(),
+            mode: crate::config::Mode::Transparent,
+            dest: None,
+            name: Some(vec![b'x'; 1024].into()),
+            verdict: None,
+            bytes: (0, 0),
+            age: Duration::ZERO,
+        };
+        let [_, _, name, ..] = cells(&row, &Arc::default());
+        assert_eq!(name, "x".repeat(MAX_SHOWN));
+    }
 }

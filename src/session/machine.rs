@@ -93,9 +93,9 @@ impl Machine for Session {
     const RESOLVES: bool = true;
     const INTERCEPTS: bool = cfg!(feature = "intercept");
     const TIES: bool = true;
-    const DATAGRAMS: bool = true;
+    const DATAGRAMS: bool = cfg!(feature = "udp");
     const PROBES: bool = cfg!(feature = "tls");
-    const ASSOCIATES: bool = true;
+    const ASSOCIATES: bool = cfg!(feature = "udp");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
@@ -247,6 +247,10 @@ impl Machine for Session {
 
     fn datagram(&mut self, datagram: &[u8], env: &mut Env<'_>) -> Step {
         self.look_at_datagram(datagram, env)
+    }
+
+    fn kept(&self) -> usize {
+        self.datagrams.as_ref().map_or(0, |identifier| identifier.kept())
     }
 
     fn watch(&mut self, env: &Env<'_>) -> Watch {
