@@ -20,8 +20,8 @@ pub(super) struct Ways {
     pub(super) keys: Keys,
     /// The modes, those to come as `None`.
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
-    /// Those of them that carry datagrams, too.
-    pub(super) udp: &'static [&'static str],
+    /// Whether the program takes datagrams.
+    pub(super) datagrams: bool,
     /// Who may send a PROXY header: reads the key `trusted` of a mode.
     pub(super) trusted: fn(Option<&Node>, &str, &mut Report) -> AddrSet,
 }
@@ -33,7 +33,7 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
-    udp: &["transparent", "proxyproto", "socks5"],
+    datagrams: true,
     trusted,
 };
 
@@ -227,10 +227,9 @@ fn udp_refusal(mode: &str, tproxy: bool, ways: &Ways) -> Option<&'static str> {
         "http" | "https" => {
             Some("`udp` is for the modes `transparent`, `socks5` and `proxyproto`: HTTP proxies carry TCP")
         }
-        // A mode that is none is reported already.
-        "" => None,
-        mode if ways.udp.contains(&mode) => None,
-        _ => Some("`udp: true` is not supported yet"),
+        _ if !ways.datagrams => Some("`udp` is not part of this build: it was made without `redirector-udp`"),
+        // Or the mode is none, which is reported already.
+        _ => None,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Flow<M: Machine> {
     wish: Wish,
     deciding: Option<Deciding<M>>,
     open: Option<Open<M>>,
+    /// What is to stand before each datagram to the server.
+    greeting: Vec<u8>,
     due: Option<Instant>,
 }
 
@@ -141,7 +143,16 @@ impl<M: Machine> Flow<M> {
         env: &mut Env<'_, M>,
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
-        let mut flow = Flow { listener, client, user, wish, deciding: None, open: None, due: None };
+        let mut flow = Flow {
+            listener,
+            client,
+            user,
+            wish,
+            deciding: None,
+            open: None,
+            greeting: Vec::new(),
+            due: None,
+        };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -165,6 +176,11 @@ impl<M: Machine> Flow<M> {
         self.deciding.as_ref().map(|deciding| &*deciding.session)
     }
 
+    /// What stands before each datagram to and from the server, as soon as that is known.
+    pub fn take_greeting(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.greeting)
+    }
+
     /// Whether its datagrams go both ways.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -184,7 +200,7 @@ impl<M: Machine> Flow<M> {
             if !open.may_move(Way::Up, datagram.len(), env.now) {
                 return Act::Wait;
             }
-            if !open.begins_anew(datagram, another, record, metrics, env.now) {
+            if !M::READS || !open.begins_anew(datagram, another, record, metrics, env.now) {
                 return Act::Pass;
             }
             if self.deciding.is_none() {
@@ -204,7 +220,7 @@ impl<M: Machine> Flow<M> {
             return Answer::Lost;
         }
         let (mut idle, mut other) = (open.idle, None);
-        if let Kind::Dns { unanswered } = &mut open.kind {
+        if let (true, Kind::Dns { unanswered }) = (M::READS, &mut open.kind) {
             *unanswered = unanswered.saturating_sub(1);
             if *unanswered == 0 {
                 idle = idle.min(DNS_ANSWERED);
@@ -240,10 +256,11 @@ impl<M: Machine> Flow<M> {
             Step::Tunnel { .. } => {
                 record.take_in(&deciding.session);
                 self.over(env);
+                self.greeting = deciding.session.take_greeting();
                 let watch = deciding.session.watch(env);
                 let mut open = Open::new(deciding.session, watch, env);
                 let held = deciding.held.datagrams;
-                for datagram in &held {
+                for datagram in held.iter().filter(|_| M::READS) {
                     open.begins_anew(datagram, false, record, metrics, env.now);
                 }
                 self.due = env.now.checked_add(open.idle);
@@ -280,7 +297,7 @@ impl<M: Machine> Flow<M> {
     pub fn expired(&mut self, env: &mut Env<'_, M>) -> Act {
         let is_late = |deciding: &mut Deciding<M>| deciding.until.is_none_or(|until| until <= env.now);
         if let Some(mut deciding) = self.deciding.take_if(is_late) {
-            let step = if deciding.reads {
+            let step = if M::READS && deciding.reads {
                 deciding.session.deadline(env)
             } else {
                 deciding.session.resolved(Err(ResolveError::Failed), env)
@@ -312,8 +329,8 @@ impl<M: Machine> Flow<M> {
 
     /// The flow ends, for whatever reason.
     pub fn over(&mut self, env: &Env<'_, M>) {
-        if let (Some(Open { kind: Kind::Quic { .. }, idle, .. }), Wish::Address(dest)) =
-            (&self.open, &self.wish)
+        if let (true, Some(Open { kind: Kind::Quic { .. }, idle, .. }), Wish::Address(dest)) =
+            (M::READS, &self.open, &self.wish)
         {
             env.memory.left(self.client.ip(), *dest, env.now, *idle);
         }
@@ -328,7 +345,7 @@ impl<M: Machine> Flow<M> {
         }
         let wish = self.wish.clone();
         let step = if ours { session.comes_back(wish, env) } else { session.start(wish, env) };
-        let reads = matches!(step, Step::Read { .. });
+        let reads = M::READS && matches!(step, Step::Read { .. });
         let mut deciding = Deciding { session, reads, until: None, held: Held::default() };
         if reads {
             return self.hold(deciding, datagram, env);
@@ -340,8 +357,8 @@ impl<M: Machine> Flow<M> {
 
     /// Keeps a datagram, and lets the session see it if it wants to.
     fn hold(&mut self, mut deciding: Deciding<M>, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
-        let kept = deciding.held.push(datagram, env);
-        if !deciding.reads {
+        let kept = M::READS && deciding.held.push(datagram, env);
+        if !M::READS || !deciding.reads {
             // What finds no room is lost, as on any link.
             self.deciding = Some(deciding);
             return Act::Wait;
@@ -362,11 +379,11 @@ impl<M: Machine> Flow<M> {
     fn take(&mut self, mut deciding: Deciding<M>, step: Step) -> Act {
         (deciding.reads, deciding.until) = (false, None);
         let act = match step {
-            Step::Read { until } => {
+            Step::Read { until } if M::READS => {
                 (deciding.reads, deciding.until) = (true, Some(until));
                 Act::Wait
             }
-            Step::Resolve(name) => Act::Resolve(name),
+            Step::Resolve(name) if M::RESOLVES => Act::Resolve(name),
             Step::Dial(addrs) => Act::Connect(addrs),
             Step::Close(closing) => {
                 let refused = matches!(
@@ -379,7 +396,9 @@ impl<M: Machine> Flow<M> {
                 return Act::Refuse(closing.reason, words);
             }
             // Nothing of that can be done with datagrams.
-            Step::Secure(_)
+            Step::Read { .. }
+            | Step::Resolve(_)
+            | Step::Secure(_)
             | Step::Verify(_)
             | Step::Probe(_)
             | Step::Associate(_)
@@ -412,6 +431,7 @@ impl<M: Machine> Open<M> {
         let reviewed = session.is_reviewed().then(|| (session, env.next_review()));
         let udp_idle = (*plan).as_ref().timeouts.udp_idle;
         let kind = match watch {
+            _ if !M::READS => Kind::Plain,
             Watch::Nothing => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
             Watch::Dns => Kind::Dns { unanswered: 0 },
@@ -424,7 +444,7 @@ impl<M: Machine> Open<M> {
     /// Whether so many bytes may go this way now. What goes beyond a rate is lost: those who send datagrams slow down then.
     fn may_move(&self, way: Way, bytes: usize, now: Instant) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.share.as_ref().is_none_or(|share| share.spend_in_time(way, bytes, now))
+        !M::TIES || self.share.as_ref().is_none_or(|share| share.spend_in_time(way, bytes, now))
     }
 
     /// Looks at a datagram of the client: whether the rules must be asked about it first. `another`: they are being asked
