@@ -2,8 +2,12 @@
 
 mod hash_password;
 pub(crate) mod live;
+#[cfg(feature = "intercept")]
+mod make_ca;
 
 pub(crate) use self::hash_password::hash_password;
+#[cfg(feature = "intercept")]
+pub(crate) use self::make_ca::make_ca;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -11,6 +11,8 @@ pub mod decide;
 pub mod devices;
 pub mod engine;
 pub mod identify;
+#[cfg(feature = "intercept")]
+pub mod intercept;
 pub mod logging;
 pub mod metrics;
 pub mod program;

@@ -10,8 +10,8 @@ use calamary::session::CloseReason;
 use common::client::Http;
 use common::daemon::{Daemon, REDIRECTOR, run_on, run_program_on, text};
 use common::dns::NameServer;
-use common::lab::{DNS4, Lab, ROUTER4, SERVER4, SERVER6, at};
-use common::origin::HttpOrigin;
+use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, ROUTER_OUT4, ROUTER_OUT6, ROUTER4, SERVER4, SERVER6, at};
+use common::origin::{HttpOrigin, Origin};
 use common::tls::HttpsOrigin;
 
 fn root() -> PathBuf {
@@ -178,6 +178,85 @@ fn the_page_about_the_proxy_protocol_works_as_printed() {
 }
 
 #[test]
+fn the_page_about_the_socks_proxy_works_as_printed() {
+    if !common::have("curl") || !common::have("nc.openbsd") {
+        return common::skip("needs curl and netcat-openbsd");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let here = |text: &str| text.replace("192.168.1.", "192.168.77.");
+    let config = here(&first_on("modes/socks5.md", "yaml")) + "dnsNameservers: ['203.0.113.9']\n";
+    let _daemon = lab.router.run(|| Daemon::start(&config, &[1080]));
+    let names: &[(&str, &[&str])] = &[
+        ("www.example.com", &[SERVER4]),
+        ("www.blocked.example", &[SERVER4]),
+        ("server.example.com", &[SERVER4]),
+    ];
+    let _names = lab.server.run(|| NameServer::with(&at(DNS4, 53), names));
+    let _https = lab.server.run(|| HttpsOrigin::start(at(SERVER4, 443)));
+    let _ssh = lab.server.run(|| Origin::banner(at(SERVER4, 22), "SSH-2.0-test\r\n"));
+    let page = here(&first_on("modes/socks5.md", "sh"));
+    let line = |program: &str| page.lines().find(|line| line.starts_with(program)).unwrap();
+    let curl = line("curl").replacen("curl", "curl -sSk -m 20", 1);
+    let said = text(&lab.client.try_sh(&curl));
+    assert!(said.contains("GET / HTTP/1.1 host=www.example.com"), "{said}");
+    let said = text(&lab.client.try_sh(&curl.replace("www.example.com", "www.blocked.example")));
+    assert!(said.contains("unrecognized name"), "{said}");
+    // As ssh runs it for a server, which speaks first.
+    let command = line("ssh").split_once("ProxyCommand='").unwrap().1.split('\'').next().unwrap();
+    let command = command.replacen("nc", "timeout 20 nc.openbsd -d", 1).replace("%h", "server.example.com");
+    let said = text(&lab.client.try_sh(&format!("{} | head -n 1", command.replace("%p", "22"))));
+    assert!(said.contains("SSH-2.0-test"), "{said}");
+}
+
+/// REDIRECT and TPROXY of what clients send, and of what the machine itself sends, with the configurations and the rules as
+/// they stand there.
+#[test]
+fn the_page_about_the_redirector_works_as_printed() {
+    if !common::have("curl") {
+        return common::skip("needs curl");
+    }
+    let page = "docs/redirector.md";
+    // The first server is there, the second is not.
+    let here = |text: String| text.replace("10.8.0.1", "203.0.113.6").replace("10.8.0.", "203.0.113.");
+    let all_on = |language: &str| {
+        let of_page = blocks(language).into_iter().filter(|(place, _)| place.contains(page));
+        of_page.map(|(_, body)| here(body)).collect::<Vec<String>>()
+    };
+    let (configs, rules) = (all_on("yaml redirector"), all_on("nft"));
+    let routes = first_on("modes/transparent.md", "sh ip");
+    // (configuration, rules, whether the machine itself is the client)
+    for (config, rules, is_own) in
+        [(&configs[0], &rules[0], false), (&configs[0], &rules[1], true), (&configs[1], &rules[2], false)]
+    {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        lab.router.nft(rules);
+        if config.contains("tproxy: true") {
+            lab.router.sh(&routes);
+        }
+        let server = lab.server.run(|| {
+            let local = "output: {allowLocal: true}\n";
+            Daemon::start(&(here(first_on(page, "yaml")) + local), &[4129])
+        });
+        let user = if is_own { "user: nobody\n" } else { "" };
+        let redirector = lab.router.run(|| Daemon::start_redirector(&format!("{config}{user}"), &[4128]));
+        let (client, ips) = if is_own {
+            (&lab.router, [ROUTER_OUT4, ROUTER_OUT6])
+        } else {
+            (&lab.client, [CLIENT4, CLIENT6])
+        };
+        for (ip, dest) in ips.into_iter().zip([SERVER4, SERVER6]) {
+            let target = at(dest, 80);
+            let _http = lab.server.run(|| HttpOrigin::start(&*target));
+            let said = text(&client.try_sh(&format!("curl -sS -m 20 --noproxy '*' http://{target}/x")));
+            assert!(said.contains("GET /x HTTP/1.1"), "{said}\n{}", redirector.log());
+            redirector.wait_log(&[&format!("| {ip} => {target} | Forward | server=203.0.113.6:4129")]);
+            server.wait_log(&[&format!("| {ip} => {target} | Accept | rule=0")]);
+        }
+        assert_eq!(redirector.count_log(&["| Denied |"]), 0, "{}", redirector.log());
+    }
+}
+
+#[test]
 #[cfg(feature = "tls")]
 fn the_page_about_https_works_step_by_step() {
     if !common::have("curl") || !common::have("openssl") {
@@ -242,6 +321,8 @@ fn every_complete_configuration_validates() {
     let complete: Vec<_> =
         found.iter().filter(|(_, body)| body.contains("listen:") && body.contains("rules:")).collect();
     assert!(complete.len() >= 4, "{} samples", complete.len());
+    let dir = common::TempDir::new();
+    let private = dir.write("private.txt", "bank.example\n");
     for (place, body) in complete {
         // Addresses of the reader's machine.
         let body = &body
@@ -251,7 +332,15 @@ fn every_complete_configuration_validates() {
             .replace(
                 "/etc/calamary/proxy",
                 &format!("{}/tests/vectors/certificates/server", root().display()),
-            );
+            )
+            .replace(
+                "/etc/calamary/ca.",
+                &format!("{}/tests/vectors/certificates/authority.", root().display()),
+            )
+            .replace("/etc/calamary/private.txt", private.to_str().unwrap());
+        if body.contains("action: intercept") && !cfg!(feature = "intercept") {
+            continue;
+        }
         let output = run_on(body, &["-f", "{}", "-v"]);
         assert!(output.status.success(), "{place}\n{body}\n{}", text(&output));
     }
@@ -299,6 +388,24 @@ fn the_haproxy_of_a_fleet_starts() {
     haproxy.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg("-c").arg("-f").arg(path);
     let output = haproxy.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn the_keepalived_and_the_prometheus_of_a_fleet_are_taken() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let dir = common::TempDir::new();
+    for (language, command) in
+        [("keepalived", "keepalived --config-test --use-file"), ("yaml prometheus", "promtool check config")]
+    {
+        let program = command.split(' ').next().unwrap();
+        if !common::have(program) {
+            return common::skip(&format!("needs {program}"));
+        }
+        // Its interface must be there.
+        let path = dir.write(program, first_on("docs/fleet.md", language).replace("eth0", "wan"));
+        let output = lab.server.try_sh(&format!("PATH=$PATH:/usr/sbin {command} {}", path.display()));
+        assert!(output.status.success(), "{}", text(&output));
+    }
 }
 
 #[test]

@@ -6,63 +6,30 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::client::{End, Http, ask_once, connect, expect_bytes, read_end, tunnel, write_bytewise};
-use common::daemon::Daemon;
+use common::daemon::{Daemon, text};
 use common::dns::NameServer;
+use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, ROUTER4, ROUTER6, SERVER4, SERVER6, at};
 use common::origin::{HttpOrigin, Origin, finish};
-use common::tls::{ALERT_UNRECOGNIZED_NAME, Hello, hello};
-use common::{PATIENCE, free_port, wait_for};
-
-/// A proxy whose nameserver knows a few names, all of this machine.
-struct Proxy {
-    daemon: Daemon,
-    port: u16,
-    names: NameServer,
-}
-
-const NAMES: &[(&str, &[&str])] = &[
-    ("www.example.com", &["127.0.0.1"]),
-    ("other.example.com", &["127.0.0.1"]),
-    ("two.example.com", &["127.0.0.2"]),
-    ("six.example.com", &["::1"]),
-    ("both.example.com", &["127.0.0.1", "::1"]),
-    ("x.blocked.example", &["127.0.0.1"]),
-    ("empty.example.com", &[]),
-];
+use common::proxy::Proxy;
+use common::tls::{ALERT_UNRECOGNIZED_NAME, Hello, HttpsOrigin, hello};
+use common::{PATIENCE, free_port, have, skip, wait_for};
 
 const ALL: &str = "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {action: accept}\n";
 
-impl Proxy {
-    fn start(settings_and_rules: &str) -> Proxy {
-        let names = NameServer::with("127.0.0.1:0", NAMES);
-        let port = free_port();
-        let config = format!(
-            "listen:\n  - {{mode: http, port: {port}}}\ndebug: true\noutput: {{allowLocal: true, retries: 0}}\n\
-             dnsNameservers: ['{}']\n{settings_and_rules}",
-            names.addr
-        );
-        Proxy { daemon: Daemon::start(&config, &[port]), port, names }
-    }
-
-    fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
-    }
-
-    fn http(&self) -> Http {
-        Http::connect(self.addr())
-    }
+fn start(settings_and_rules: &str) -> Proxy {
+    Proxy::start("http", settings_and_rules)
 }
 
 /// A browser whose proxy is `https://` by mistake waited for `timeout.process`, and the log said nothing.
 #[test]
 fn who_speaks_tls_or_socks_is_told_at_once() {
-    let proxy = Proxy::start(&format!("timeout: {{process: 60000}}\n{ALL}"));
+    let proxy = start(&format!("timeout: {{process: 60000}}\n{ALL}"));
     let starts = [hello("proxy.example"), vec![5, 1, 0], vec![4, 1, 0, 80, 127, 0, 0, 1, 0]];
     for start in &starts {
-        let mut http = proxy.http();
+        let mut http = Http::connect(proxy.addr());
         http.send(start);
         let answer = http.response();
         assert_eq!(
@@ -78,11 +45,11 @@ fn who_speaks_tls_or_socks_is_told_at_once() {
 /// longer than `timeout.process`, ended with 408.
 #[test]
 fn an_empty_line_between_requests_ends_nothing() {
-    let proxy = Proxy::start(&format!("timeout: {{process: 300}}\n{ALL}"));
+    let proxy = start(&format!("timeout: {{process: 300}}\n{ALL}"));
     let origin = HttpOrigin::start("127.0.0.1:0");
     let url = format!("http://www.example.com:{}/", origin.port());
     let post = format!("POST {url} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\r\n");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     for _ in 0..2 {
         assert_eq!(http.ask(&post).status, 200);
         http.send("\r\n");
@@ -93,10 +60,10 @@ fn an_empty_line_between_requests_ends_nothing() {
 
 #[test]
 fn get_post_and_chunked_bodies_pass_and_the_target_replaces_the_host() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let base = format!("http://www.example.com:{}", origin.port());
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
 
     let answer = http.ask(format!("GET {base}/a?b=c HTTP/1.1\r\nHost: liar.example\r\nAccept: */*\r\n\r\n"));
     assert_eq!(answer.status, 200);
@@ -132,9 +99,9 @@ fn get_post_and_chunked_bodies_pass_and_the_target_replaces_the_host() {
 
 #[test]
 fn hop_by_hop_and_proxy_headers_are_removed_and_nothing_is_added() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
-    let answer = proxy.http().ask(format!(
+    let answer = Http::connect(proxy.addr()).ask(format!(
         "GET http://www.example.com:{}/ HTTP/1.1\r\nHost: www.example.com\r\nProxy-Connection: keep-alive\r\n\
          Proxy-Authorization: Basic eDp5\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\n\
          TE: trailers\r\nX-Kept: yes\r\nUser-Agent: test\r\n\r\n",
@@ -154,10 +121,10 @@ fn hop_by_hop_and_proxy_headers_are_removed_and_nothing_is_added() {
 
 #[test]
 fn every_request_on_a_kept_connection_is_decided_by_itself() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let port = origin.port();
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let get =
         |name: &str, path: &str| format!("GET http://{name}:{port}{path} HTTP/1.1\r\nHost: {name}\r\n\r\n");
     assert_eq!(http.ask(get("www.example.com", "/1")).status, 200);
@@ -170,7 +137,7 @@ fn every_request_on_a_kept_connection_is_decided_by_itself() {
         denied.text()
     );
     // The connection may go on or end with the 403; the next request is allowed either way.
-    let mut http = if http.is_closed_now() { proxy.http() } else { http };
+    let mut http = if http.is_closed_now() { Http::connect(proxy.addr()) } else { http };
     assert_eq!(http.ask(get("other.example.com", "/2")).status, 200);
     let lines: Vec<String> = origin.requests().into_iter().map(|r| r.line).collect();
     assert_eq!(lines, ["GET /1 HTTP/1.1", "GET /2 HTTP/1.1"]);
@@ -180,9 +147,9 @@ fn every_request_on_a_kept_connection_is_decided_by_itself() {
 
 #[test]
 fn requests_on_one_connection_may_go_to_different_servers() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let (one, two) = (HttpOrigin::start("127.0.0.1:0"), HttpOrigin::start("127.0.0.2:0"));
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     for _ in 0..3 {
         for (name, origin) in [("www.example.com", &one), ("two.example.com", &two)] {
             let answer =
@@ -195,12 +162,12 @@ fn requests_on_one_connection_may_go_to_different_servers() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_and_each_is_decided() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let port = origin.port();
     let get =
         |name: &str, path: &str| format!("GET http://{name}:{port}{path} HTTP/1.1\r\nHost: {name}\r\n\r\n");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     http.send(
         [get("www.example.com", "/1"), get("other.example.com", "/2"), get("www.example.com", "/3")].concat(),
     );
@@ -208,7 +175,7 @@ fn pipelined_requests_are_answered_in_order_and_each_is_decided() {
         assert!(http.response().text().starts_with(&format!("GET {path} ")));
     }
     // A denied one in the middle never reaches the server.
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     http.send([get("www.example.com", "/4"), get("x.blocked.example", "/5")].concat());
     assert_eq!(http.response().status, 200);
     assert_eq!(http.response().status, 403);
@@ -217,9 +184,9 @@ fn pipelined_requests_are_answered_in_order_and_each_is_decided() {
 
 #[test]
 fn the_head_may_come_one_byte_at_a_time() {
-    let proxy = Proxy::start("timeout: {process: 10000}\nrules:\n  - {action: accept}\n");
+    let proxy = start("timeout: {process: 10000}\nrules:\n  - {action: accept}\n");
     let origin = HttpOrigin::start("127.0.0.1:0");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let request = format!(
         "POST http://www.example.com:{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
         origin.port()
@@ -230,7 +197,7 @@ fn the_head_may_come_one_byte_at_a_time() {
 
 #[test]
 fn smuggling_attempts_get_400_and_nothing_reaches_the_server() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let url = format!("http://www.example.com:{}/", origin.port());
     let inner = format!("GET http://x.blocked.example:{}/inner HTTP/1.1\r\nHost: x\r\n\r\n", origin.port());
@@ -256,7 +223,7 @@ fn smuggling_attempts_get_400_and_nothing_reaches_the_server() {
         ("bare CR in a value", format!("X-A: b\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{inner}")),
     ];
     for (what, rest) in cases {
-        let mut http = proxy.http();
+        let mut http = Http::connect(proxy.addr());
         http.send(format!("POST {url} HTTP/1.1\r\nHost: www.example.com\r\n{rest}"));
         let answer = http.response();
         assert_eq!(answer.status, 400, "{what}: {}", answer.raw_head);
@@ -267,7 +234,7 @@ fn smuggling_attempts_get_400_and_nothing_reaches_the_server() {
 
 #[test]
 fn a_chunked_body_with_broken_framing_ends_the_connection_and_hides_no_request() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let port = origin.port();
     let inner = format!("GET http://x.blocked.example:{port}/inner HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -280,7 +247,7 @@ fn a_chunked_body_with_broken_framing_ends_the_connection_and_hides_no_request()
         format!("{}\r\n{inner}", "0".repeat(100_000)),
         format!("1;{}\r\na\r\n0\r\n\r\n{inner}", "x".repeat(100_000)),
     ] {
-        let mut http = proxy.http();
+        let mut http = Http::connect(proxy.addr());
         let _ = http.stream().write_all(
             format!(
                 "POST http://www.example.com:{port}/outer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
@@ -295,11 +262,11 @@ fn a_chunked_body_with_broken_framing_ends_the_connection_and_hides_no_request()
 
 #[test]
 fn bodies_of_chunks_with_content_that_looks_like_requests_stay_bodies() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let port = origin.port();
     let body = "GET http://x.blocked.example/ HTTP/1.1\r\n\r\n0\r\n\r\n";
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let answer = http.ask(format!(
         "POST http://www.example.com:{port}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
         body.len()
@@ -314,7 +281,7 @@ fn bodies_of_chunks_with_content_that_looks_like_requests_stay_bodies() {
 
 #[test]
 fn malformed_requests_get_400_and_oversized_heads_431() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     for (what, request) in [
         ("origin form", "GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n".to_string()),
         ("asterisk", "OPTIONS * HTTP/1.1\r\nHost: www.example.com\r\n\r\n".to_string()),
@@ -338,32 +305,46 @@ fn malformed_requests_get_400_and_oversized_heads_431() {
         assert_eq!(answer.text().trim_end().lines().count(), 1, "{what}: {}", answer.text());
     }
 
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let _ = http.stream().write_all(
         format!("GET http://www.example.com/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(40_000))
             .as_bytes(),
     );
     assert_eq!(http.response().status, 431);
     // And without an end.
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let _ = http.stream().write_all(&b"GET http://www.example.com/".repeat(2000));
     assert_eq!(http.response().status, 431);
 }
 
 #[test]
 fn a_head_that_does_not_come_in_time_gets_408() {
-    let proxy = Proxy::start("timeout: {process: 600}\nrules:\n  - {action: accept}\n");
-    let mut http = proxy.http();
-    http.send("GET http://www.example.com/ HTTP/1.1\r\nHo");
-    assert_eq!(http.response().status, 408);
-    assert!(http.is_closed());
+    let proxy = start("timeout: {process: 400}\nrules:\n  - {action: accept}\n");
+    let origin = Origin::echo("127.0.0.1:0");
+    let whole = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.addr);
+    for part in ["", "\r\n", "G", "GET http://www.example.com/ HTTP/1.1\r\nHo", &whole[..whole.len() - 1]] {
+        let mut http = Http::connect(proxy.addr());
+        http.send(part);
+        assert_eq!(http.response().status, 408, "{part:?}");
+        assert!(http.is_closed(), "{part:?}");
+    }
+    // A byte now and then does not buy time.
+    let mut stream = connect(proxy.addr());
+    let begun = Instant::now();
+    let sent = whole.as_bytes().iter().take_while(|byte| {
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(std::slice::from_ref(*byte)).is_ok() && begun.elapsed() < Duration::from_secs(15)
+    });
+    assert!(sent.count() < whole.len());
+    assert_eq!(origin.accepted(), 0);
+    proxy.daemon.wait_count(6, &["Closed | reason=process_timeout"]);
 }
 
 #[test]
 fn between_kept_alive_requests_process_does_not_count() {
-    let proxy = Proxy::start("timeout: {process: 500}\nrules:\n  - {action: accept}\n");
+    let proxy = start("timeout: {process: 500}\nrules:\n  - {action: accept}\n");
     let origin = HttpOrigin::start("127.0.0.1:0");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     for _ in 0..2 {
         let answer =
             http.ask(format!("GET http://www.example.com:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port()));
@@ -374,9 +355,8 @@ fn between_kept_alive_requests_process_does_not_count() {
 
 #[test]
 fn dial_errors_get_502_and_504() {
-    let proxy = Proxy::start(
-        "timeout: {connect: 600, dnsLookup: 600}\nrules:\n  - {port: '1-65535', action: accept}\n",
-    );
+    let proxy =
+        start("timeout: {connect: 600, dnsLookup: 600}\nrules:\n  - {port: '1-65535', action: accept}\n");
     let refused = free_port();
     for (what, target, status) in [
         ("refused", format!("127.0.0.1:{refused}"), 502),
@@ -408,7 +388,7 @@ fn dial_errors_get_502_and_504() {
 
 #[test]
 fn a_server_that_answers_no_http_gives_502() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let answer = ask_once(
         proxy.addr(),
@@ -419,9 +399,9 @@ fn a_server_that_answers_no_http_gives_502() {
 
 #[test]
 fn an_answer_without_a_length_ends_with_the_connection() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     http.send(format!(
         "GET http://www.example.com:{}/until-close HTTP/1.1\r\nHost: x\r\n\r\n",
         origin.port()
@@ -432,10 +412,10 @@ fn an_answer_without_a_length_ends_with_the_connection() {
 
 #[test]
 fn large_bodies_pass_whole() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
     let url = format!("http://www.example.com:{}", origin.port());
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let answer = http.ask(format!("GET {url}/bytes/5000000 HTTP/1.1\r\nHost: x\r\n\r\n"));
     assert!(answer.body == common::pattern(5_000_000, 7));
     let body = common::pattern(3_000_000, 8);
@@ -448,9 +428,9 @@ fn large_bodies_pass_whole() {
 
 #[test]
 fn an_old_client_that_speaks_http_1_0_is_answered_and_closed() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = HttpOrigin::start("127.0.0.1:0");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let answer = http.ask(format!("GET http://www.example.com:{}/ HTTP/1.0\r\n\r\n", origin.port()));
     assert_eq!(answer.status, 200);
     assert!(http.is_closed());
@@ -458,14 +438,14 @@ fn an_old_client_that_speaks_http_1_0_is_answered_and_closed() {
 
 #[test]
 fn connect_opens_a_tunnel_and_the_200_carries_no_content_length() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     for (name, origin) in [
         ("www.example.com", Origin::echo("127.0.0.1:0")),
         ("127.0.0.1", Origin::echo("127.0.0.1:0")),
         ("[::1]", Origin::echo("[::1]:0")),
         ("six.example.com", Origin::echo("[::1]:0")),
     ] {
-        let mut http = proxy.http();
+        let mut http = Http::connect(proxy.addr());
         let target = format!("{name}:{}", origin.port());
         http.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
         let answer = http.head();
@@ -485,7 +465,7 @@ fn connect_opens_a_tunnel_and_the_200_carries_no_content_length() {
 fn a_connect_that_nothing_inside_could_save_gets_its_403_at_once() {
     let rules = "timeout: {process: 20000}\nrules:\n  - {port: 25, action: deny}\n  - {dest: 127.0.0.9, action: deny}\n\
                  \x20 - {protoL5: tls, dns: '*.example.com', action: accept}\n";
-    let proxy = Proxy::start(rules);
+    let proxy = start(rules);
     for target in ["www.example.com:25", "127.0.0.9:443"] {
         let start = Instant::now();
         let answer = ask_once(proxy.addr(), format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
@@ -497,10 +477,10 @@ fn a_connect_that_nothing_inside_could_save_gets_its_403_at_once() {
 
 #[test]
 fn data_sent_along_with_connect_is_kept() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = Origin::echo("127.0.0.1:0");
     let bytes = hello("www.example.com");
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     let target = format!("www.example.com:{}", origin.port());
     http.send(
         [format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").into_bytes(), bytes.clone()].concat(),
@@ -513,7 +493,7 @@ fn data_sent_along_with_connect_is_kept() {
 
 #[test]
 fn the_sni_beats_the_connect_host_as_name_and_as_what_is_dialled() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let (one, two) = (Origin::echo("127.0.0.1:0"), Origin::serve(("127.0.0.2", 0), |_| {}));
     // The CONNECT's name is fine, the SNI's is not.
     let mut stream = tunnel(proxy.addr(), &format!("www.example.com:{}", one.port()));
@@ -531,7 +511,7 @@ fn the_sni_beats_the_connect_host_as_name_and_as_what_is_dialled() {
 
 #[test]
 fn a_connect_to_a_denied_name_is_settled_by_its_first_bytes() {
-    let proxy = Proxy::start(
+    let proxy = start(
         "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {port: 1, action: deny}\n  - {action: accept}\n",
     );
     let origin = Origin::echo("127.0.0.1:0");
@@ -556,7 +536,7 @@ fn a_connect_to_a_denied_name_is_settled_by_its_first_bytes() {
 
 #[test]
 fn a_literal_address_is_dialled_as_it_is_whatever_the_sni_says() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = Origin::echo("127.0.0.1:0");
     let mut stream = tunnel(proxy.addr(), &format!("127.0.0.1:{}", origin.port()));
     let bytes = hello("two.example.com");
@@ -568,7 +548,7 @@ fn a_literal_address_is_dialled_as_it_is_whatever_the_sni_says() {
 #[test]
 fn a_server_that_speaks_first_works_through_connect_under_port_rules() {
     let origin = Origin::banner("127.0.0.1:0", "SSH-2.0-x\r\n");
-    let proxy = Proxy::start(&format!(
+    let proxy = start(&format!(
         "timeout: {{process: 20000}}\nrules:\n  - {{port: {}, action: accept}}\n",
         origin.port()
     ));
@@ -580,7 +560,7 @@ fn a_server_that_speaks_first_works_through_connect_under_port_rules() {
 
 #[test]
 fn plain_requests_are_redirected_by_the_redirect_action() {
-    let proxy = Proxy::start("rules:\n  - {encrypted: no, action: redirect}\n  - {action: accept}\n");
+    let proxy = start("rules:\n  - {encrypted: no, action: redirect}\n  - {action: accept}\n");
     for (request, status, location) in [
         (
             "GET http://www.example.com:8080/a?b HTTP/1.1\r\nHost: www.example.com:8080\r\n\r\n",
@@ -602,7 +582,7 @@ fn plain_requests_are_redirected_by_the_redirect_action() {
 #[test]
 fn a_client_that_names_the_proxy_itself_is_refused_in_the_first_round() {
     // Even with allowLocal.
-    let proxy = Proxy::start("rules:\n  - {action: accept}\n");
+    let proxy = start("rules:\n  - {action: accept}\n");
     let own = proxy.port;
     for target in [
         format!("127.0.0.1:{own}"),
@@ -621,7 +601,7 @@ fn a_client_that_names_the_proxy_itself_is_refused_in_the_first_round() {
 
 #[test]
 fn without_allow_local_loopback_and_this_machines_addresses_are_refused() {
-    let names = NameServer::with("127.0.0.1:0", NAMES);
+    let names = NameServer::with("127.0.0.1:0", common::proxy::NAMES);
     let port = free_port();
     let daemon = Daemon::start(
         &format!(
@@ -657,7 +637,7 @@ fn without_allow_local_loopback_and_this_machines_addresses_are_refused() {
 
 #[test]
 fn an_expect_100_continue_is_answered_by_the_server_or_not_at_all() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = Origin::serve("127.0.0.1:0", |mut stream| {
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
         let _ = common::origin::read_head(&mut reader);
@@ -666,7 +646,7 @@ fn an_expect_100_continue_is_answered_by_the_server_or_not_at_all() {
         let _ = reader.read_exact(&mut body);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
     });
-    let mut http = proxy.http();
+    let mut http = Http::connect(proxy.addr());
     http.send(format!(
         "POST http://www.example.com:{}/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
         origin.port()
@@ -678,8 +658,51 @@ fn an_expect_100_continue_is_answered_by_the_server_or_not_at_all() {
 
 #[test]
 fn a_peer_that_connects_and_says_nothing_is_let_go() {
-    let proxy = Proxy::start("timeout: {process: 500}\nrules:\n  - {action: accept}\n");
+    let proxy = start("timeout: {process: 500}\nrules:\n  - {action: accept}\n");
     let mut stream = connect(proxy.addr());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let _ = read_end(&mut stream);
+}
+
+/// What real clients say, over both families, to servers of both.
+#[test]
+fn curl_gets_pages_in_absolute_form_and_through_connect_over_both_families() {
+    if !have("curl") {
+        return skip("needs curl");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let names: &[(&str, &[&str])] = &[
+        ("www.example.com", &[SERVER4]),
+        ("six.example.com", &[SERVER6]),
+        ("x.blocked.example", &[SERVER4]),
+    ];
+    let _names = lab.server.run(|| NameServer::with(&at(DNS4, 53), names));
+    let _https = [SERVER4, SERVER6].map(|ip| lab.server.run(|| HttpsOrigin::start(at(ip, 443))));
+    let _http = [SERVER4, SERVER6].map(|ip| lab.server.run(|| HttpOrigin::start(at(ip, 80))));
+    let config = format!(
+        "listen:\n  - {{mode: http, ip4: ['{ROUTER4}'], ip6: ['{ROUTER6}'], port: 4130}}\ndnsNameservers: ['{DNS4}']\n{ALL}"
+    );
+    let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
+    for (client, router) in [(CLIENT4, ROUTER4), (CLIENT6, ROUTER6)] {
+        let curl = |url: &str| {
+            let proxy = at(router, 4130);
+            text(
+                &lab.client.try_sh(&format!("curl -sSk -m 20 -w '%{{http_code}}' -x http://{proxy} '{url}'")),
+            )
+        };
+        for (host, server) in [
+            ("www.example.com".to_string(), SERVER4),
+            ("six.example.com".to_string(), SERVER6),
+            (SERVER4.to_string(), SERVER4),
+            (format!("[{SERVER6}]"), SERVER6),
+        ] {
+            for (scheme, port) in [("http", 80), ("https", 443)] {
+                let page = curl(&format!("{scheme}://{host}/x"));
+                assert!(page.starts_with(&format!("GET /x HTTP/1.1 host={host}")), "{scheme} {host}: {page}");
+                daemon.wait_log(&[&format!("{client} => {} | Accept | rule=1", at(server, port))]);
+            }
+        }
+        assert!(curl("http://x.blocked.example/").ends_with("403"));
+        assert!(curl("https://x.blocked.example/").contains("unrecognized name"));
+    }
 }

@@ -30,8 +30,8 @@ fn ends(dest: SocketAddr) -> (SocketAddr, SocketAddr) {
     (if dest.is_ipv4() { "192.0.2.7:51234" } else { "[2001:db8::7]:51234" }.parse().unwrap(), dest)
 }
 
-fn echo_works(port: u16, header: &[u8], bytewise: bool) {
-    let mut stream = connect(("127.0.0.1", port));
+fn echo_works(listener: (&str, u16), header: &[u8], bytewise: bool) {
+    let mut stream = connect(listener);
     if bytewise {
         write_bytewise(&mut stream, header);
         stream.write_all(b"payload").unwrap();
@@ -46,15 +46,16 @@ fn echo_works(port: u16, header: &[u8], bytewise: bool) {
 #[test]
 fn both_versions_both_families_whole_and_in_one_byte_pieces() {
     let (daemon, port) = start(ALL);
-    for origin in [Origin::echo("127.0.0.1:0"), Origin::echo("[::1]:0")] {
-        let (src, dest) = ends(origin.addr);
+    let origins = [Origin::echo("127.0.0.1:0"), Origin::echo("[::1]:0")];
+    for (listener, origin) in [("127.0.0.1", 0), ("127.0.0.1", 1), ("::1", 0), ("::1", 1)] {
+        let (listener, (src, dest)) = ((listener, port), ends(origins[origin].addr));
         for bytewise in [false, true] {
-            echo_works(port, &proxy_v1(src, dest), bytewise);
-            echo_works(port, &proxy_v2(1, src, dest, &[]), bytewise);
+            echo_works(listener, &proxy_v1(src, dest), bytewise);
+            echo_works(listener, &proxy_v2(1, src, dest, &[]), bytewise);
             // TLVs are skipped: an unknown one, and one of 300 bytes.
             let mut tlvs = vec![0xe0, 0, 3, 1, 2, 3, 0x04, 0x01, 0x2c];
             tlvs.resize(tlvs.len() + 300, 0);
-            echo_works(port, &proxy_v2(1, src, dest, &tlvs), bytewise);
+            echo_works(listener, &proxy_v2(1, src, dest, &tlvs), bytewise);
         }
         // The header's source is the client, with its port.
         daemon.wait_log(&[&format!("| {} => {dest} | Accept | rule=0 sport=51234", src.ip())]);
@@ -65,7 +66,7 @@ fn both_versions_both_families_whole_and_in_one_byte_pieces() {
 fn the_source_in_the_header_is_what_rules_see() {
     let (_daemon, port) = start("rules:\n  - {src: 192.0.2.7, action: accept}\n");
     let origin = Origin::echo("127.0.0.1:0");
-    echo_works(port, &proxy_v1("192.0.2.7:1000".parse().unwrap(), origin.addr), false);
+    echo_works(("127.0.0.1", port), &proxy_v1("192.0.2.7:1000".parse().unwrap(), origin.addr), false);
     let mut stream = connect(("127.0.0.1", port));
     stream.write_all(&proxy_v1("192.0.2.8:1000".parse().unwrap(), origin.addr)).unwrap();
     assert_eq!(read_end(&mut stream), End::Reset(vec![]));
@@ -228,22 +229,24 @@ fn a_header_that_does_not_come_in_time_is_refused() {
 fn a_sender_that_is_not_trusted_is_refused_whatever_it_says() {
     let port = free_port();
     let config = format!(
-        "listen:\n  - {{mode: proxyproto, port: {port}, trusted: ['198.51.100.0/24']}}\n\
+        "listen:\n  - {{mode: proxyproto, port: {port}, trusted: ['198.51.100.0/24', '2001:db8::/32']}}\n\
          debug: true\noutput: {{allowLocal: true}}\nrules:\n  - {{action: accept}}\n"
     );
     let daemon = Daemon::start(&config, &[port]);
     let origin = Origin::echo("127.0.0.1:0");
     let (src, dest) = ends(origin.addr);
-    for header in [proxy_v1(src, dest), proxy_v2(1, src, dest, &[])] {
+    let headers = [proxy_v1(src, dest), proxy_v2(1, src, dest, &[])];
+    for (listener, header) in ["127.0.0.1", "::1"].iter().flat_map(|ip| headers.iter().map(move |h| (*ip, h)))
+    {
         // The refusal may come before `connect` returns, or before the header is written.
-        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
+        let Ok(mut stream) = std::net::TcpStream::connect((listener, port)) else { continue };
         stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-        let _ = stream.write_all(&header);
+        let _ = stream.write_all(header);
         let end = read_end(&mut stream);
         assert!(matches!(&end, End::Closed(b) | End::Reset(b) if b.is_empty()), "{end:?}");
     }
     assert_eq!(origin.accepted(), 0);
-    daemon.wait_log(&["Closed | reason=untrusted_sender"]);
+    daemon.wait_count(2 * headers.len(), &["Closed | reason=untrusted_sender"]);
 }
 
 /// A wrong `trusted` was seen with `debug` only.

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::client::{End, connect, expect_bytes, read_end};
+use common::client::{End, connect, expect_bytes, proxy_v2, read_end};
 use common::daemon::{Daemon, REDIRECTOR, run_program, run_program_on, text};
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER4, SERVER4, SERVER6, at};
 use common::origin::Origin;
@@ -164,18 +164,14 @@ fn load(lab: &Lab, stop: &AtomicBool) -> Vec<(Instant, bool)> {
     tries
 }
 
-/// Kills the first of `servers` while connections come and others are open: only what went through it breaks.
-fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
-    let mut open: Vec<TcpStream> = lab
-        .client
-        .run(|| (0..9).flat_map(|_| [SERVER4, SERVER6]).map(|server| connect(at(server, ECHO))).collect());
-    assert!(open.iter_mut().all(echoes));
+/// Kills a server while connections come: none that begins after its end fails.
+fn kill_under_load(lab: &Lab, server: &mut Daemon) {
     let stop = AtomicBool::new(false);
     let (killed, tries) = std::thread::scope(|scope| {
         let loads: Vec<_> = (0..3).map(|_| scope.spawn(|| load(lab, &stop))).collect();
         std::thread::sleep(Duration::from_millis(500));
-        servers[0].signal(libc::SIGKILL);
-        servers[0].wait_exit(common::PATIENCE).unwrap();
+        server.signal(libc::SIGKILL);
+        server.wait_exit(common::PATIENCE).unwrap();
         let killed = Instant::now();
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::SeqCst);
@@ -185,6 +181,15 @@ fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
     assert!(after > 20 && tries.len() - after > 20, "{after} of {} connections after the end", tries.len());
     let failed = tries.iter().filter(|(begun, worked)| *begun > killed && !worked).count();
     assert_eq!(failed, 0, "of {after} connections that began after the end of the server");
+}
+
+/// Kills the first of `servers` while connections come and others are open: only what went through it breaks.
+fn kill_one_under_load(lab: &Lab, servers: &mut [Daemon]) {
+    let mut open: Vec<TcpStream> = lab
+        .client
+        .run(|| (0..9).flat_map(|_| [SERVER4, SERVER6]).map(|server| connect(at(server, ECHO))).collect());
+    assert!(open.iter_mut().all(echoes));
+    kill_under_load(lab, &mut servers[0]);
     let (mut kept, mut broken) = (0, 0);
     for stream in &mut open {
         // The port alone is not enough: a connection of the other family may have the same.
@@ -219,19 +224,7 @@ fn the_end_of_one_server_breaks_nothing_but_what_went_through_it() {
     servers.swap(0, used);
     let mut open = lab.client.run(|| connect(at(SERVER4, ECHO)));
     assert!(echoes(&mut open));
-    let stop = AtomicBool::new(false);
-    let (killed, tries) = std::thread::scope(|scope| {
-        let loads: Vec<_> = (0..3).map(|_| scope.spawn(|| load(&lab, &stop))).collect();
-        std::thread::sleep(Duration::from_millis(300));
-        servers[0].signal(libc::SIGKILL);
-        servers[0].wait_exit(common::PATIENCE).unwrap();
-        let killed = Instant::now();
-        std::thread::sleep(Duration::from_millis(1500));
-        stop.store(true, Ordering::SeqCst);
-        (killed, loads.into_iter().flat_map(|load| load.join().unwrap()).collect::<Vec<_>>())
-    });
-    let after: Vec<bool> = tries.iter().filter(|(begun, _)| *begun > killed).map(|(_, ok)| *ok).collect();
-    assert!(after.len() > 20 && after.iter().all(|ok| *ok), "{after:?}");
+    kill_under_load(&lab, &mut servers[0]);
     assert!(!echoes(&mut open), "it went through the server that is gone");
     redirector.wait_log(&[&server4(used), "is down"]);
 }
@@ -407,6 +400,54 @@ fn a_server_that_hangs_or_does_not_trust_this_machine_is_down() {
             assert_eq!(server.count_log(&["Denied"]) + server.count_log(&["Failed"]), 0, "{}", server.log());
         }
         drop(stranger);
+    }
+}
+
+/// It reads nothing, so nothing that a client says can be malformed, too long or too slow for it, nor be taken for something
+/// that it says itself.
+#[test]
+fn whatever_a_client_says_is_passed_on_and_nothing_else_is_believed() {
+    let forged = [
+        b"PROXY TCP4 192.0.2.66 203.0.113.5 6666 7022\r\n".to_vec(),
+        proxy_v2(1, "192.0.2.66:6666".parse().unwrap(), at(SERVER4, BANNER).parse().unwrap(), &[]),
+        proxy_v2(0, "192.0.2.66:6666".parse().unwrap(), at(SERVER4, BANNER).parse().unwrap(), &[]),
+    ];
+    let others =
+        [vec![0; 3], b"\r\n\r\n\0\r\nQUIT\n".to_vec(), vec![0xff; 300_000], b"\x16\x03\x01\x40\x00".to_vec()];
+    for version in ["v1", "v2"] {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        let _origins = origins(&lab);
+        let calamary = calamary(&lab, 0);
+        let settings =
+            format!("proxies: ['{}']\nproxyProtocol: {version}\ntimeout: {{process: 200}}", server4(0));
+        let _redirector = redirector(&lab, false, &settings);
+        for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+            for said in forged.iter().chain(&others) {
+                let sport = lab.client.run(|| {
+                    let mut stream = connect(at(server, ECHO));
+                    let mut writer = stream.try_clone().unwrap();
+                    std::thread::scope(|scope| {
+                        scope.spawn(move || writer.write_all(said).unwrap());
+                        expect_bytes(&mut stream, said);
+                    });
+                    stream.local_addr().unwrap().port()
+                });
+                calamary.wait_log(&[&format!(
+                    "| {client} => {} | Accept | rule=0 sport={sport}",
+                    at(server, ECHO)
+                )]);
+            }
+            // One that says nothing for longer than first bytes are waited for elsewhere, then a byte at a time.
+            lab.client.run(|| {
+                let mut stream = connect(at(server, ECHO));
+                for byte in b"slow" {
+                    std::thread::sleep(Duration::from_millis(150));
+                    stream.write_all(&[*byte]).unwrap();
+                    expect_bytes(&mut stream, &[*byte]);
+                }
+            });
+        }
+        assert!(!calamary.log().contains("192.0.2.66"), "{}", calamary.log());
     }
 }
 
@@ -645,7 +686,7 @@ fn datagrams_arrive_with_their_ends_and_are_answered_by_whom_they_were_sent_to()
     let calamary = calamary_for_datagrams(&lab, 1);
     // The first one is dead.
     let settings = format!("proxies: ['{}', '{}', '{}']\ndebug: true", server4(0), server4(1), server6(1));
-    let mut redirector = redirector_of_datagrams(&lab, &settings);
+    let redirector = redirector_of_datagrams(&lab, &settings);
     redirector.wait_log(&[&server4(0), "is down"]);
     let flows = |redirector: &Daemon| {
         for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {

@@ -12,7 +12,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 # program:package
 needs=(promtool:prometheus ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
-  c++:g++ git:git shellcheck:shellcheck man:man-db script:bsdutils haproxy:haproxy iptables:iptables setcap:libcap2-bin
+  c++:g++ git:git shellcheck:shellcheck man:man-db script:bsdutils haproxy:haproxy keepalived:keepalived iptables:iptables setcap:libcap2-bin
   systemd-analyze:systemd nc.openbsd:netcat-openbsd python3:python3 readelf:binutils xz:xz-utils
   qemu-mips:qemu-user busybox:busybox dig:bind9-dnsutils)
 
@@ -52,6 +52,7 @@ step() {
   printf '%-44s' "$name"
   if "$@" >"$log" 2>&1; then
     echo "ok ($((SECONDS - started)) s)"
+    grep -a '^SKIPPED' "$log" || true
     rm -f "$log"
   else
     echo FAILED

@@ -15,48 +15,21 @@ use common::daemon::{Daemon, text};
 use common::dns::NameServer;
 use common::lab::{CLIENT4, DNS4, Lab, ROUTER_OUT4, ROUTER4, ROUTER6, SERVER4, SERVER6, at};
 use common::origin::{HttpOrigin, Origin, finish};
+use common::proxy::Proxy;
 use common::socks::{CHOSEN, GREETING, ask, greeted, read_reply, reply, request, request_by_name, tunnel};
 use common::tls::{ALERT_UNRECOGNIZED_NAME, HttpsOrigin, hello};
 use common::{Checksum, free_port, have, pattern, skip, wait_for};
 
-/// A proxy whose nameserver knows a few names, all of this machine.
-struct Proxy {
-    daemon: Daemon,
-    port: u16,
-    names: NameServer,
-}
-
-const NAMES: &[(&str, &[&str])] = &[
-    ("www.example.com", &["127.0.0.1"]),
-    ("two.example.com", &["127.0.0.2"]),
-    ("six.example.com", &["::1"]),
-    ("x.blocked.example", &["127.0.0.1"]),
-    ("empty.example.com", &[]),
-];
-
 const ALL: &str = "rules:\n  - {action: accept}\n";
 const BY_NAME: &str = "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {action: accept}\n";
 
-impl Proxy {
-    fn start(settings_and_rules: &str) -> Proxy {
-        let names = NameServer::with("127.0.0.1:0", NAMES);
-        let port = free_port();
-        let config = format!(
-            "listen:\n  - {{mode: socks5, port: {port}}}\ndebug: true\noutput: {{allowLocal: true, retries: 0}}\n\
-             dnsNameservers: ['{}']\n{settings_and_rules}",
-            names.addr
-        );
-        Proxy { daemon: Daemon::start(&config, &[port]), port, names }
-    }
-
-    fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
-    }
+fn start(settings_and_rules: &str) -> Proxy {
+    Proxy::start("socks5", settings_and_rules)
 }
 
 #[test]
 fn addresses_and_names_of_both_families_over_both_families() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let (four, six) = (Origin::echo("127.0.0.1:0"), Origin::echo("[::1]:0"));
     for listener in [proxy.addr(), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], proxy.port))] {
         for (host, origin) in [
@@ -92,7 +65,7 @@ fn addresses_and_names_of_both_families_over_both_families() {
 fn everything_in_one_byte_segments_and_everything_in_one() {
     let payload = pattern(2000, 3);
     for rules in [ALL, BY_NAME] {
-        let proxy = Proxy::start(rules);
+        let proxy = start(rules);
         let origin = Origin::counts_then_answers("127.0.0.1:0");
         let ask = [&GREETING[..], &request(1, "www.example.com", origin.port()), &payload].concat();
         for bytewise in [true, false] {
@@ -112,7 +85,7 @@ fn everything_in_one_byte_segments_and_everything_in_one() {
 
 #[test]
 fn a_large_transfer_both_ways() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = Origin::echo("127.0.0.1:0");
     let mut stream = tunnel(proxy.addr(), "www.example.com", origin.port());
     let payload = pattern(5_000_000, 9);
@@ -129,7 +102,7 @@ fn a_large_transfer_both_ways() {
 
 #[test]
 fn malformed_oversized_and_foreign_input_is_refused_and_nothing_is_dialled() {
-    let proxy = Proxy::start(ALL);
+    let proxy = start(ALL);
     let origin = Origin::echo("127.0.0.1:0");
     let port = origin.port();
     let asked = |request: &[u8]| [&GREETING[..], request].concat();
@@ -192,7 +165,7 @@ fn a_client_of_another_protocol_is_told_so_and_the_log_says_it_without_debug() {
 
 #[test]
 fn a_handshake_that_is_not_whole_in_time_is_ended() {
-    let proxy = Proxy::start(&format!("timeout: {{process: 400}}\n{ALL}"));
+    let proxy = start(&format!("timeout: {{process: 400}}\n{ALL}"));
     let origin = Origin::echo("127.0.0.1:0");
     let request = request(1, "127.0.0.1", origin.port());
     for part in [&b""[..], &[5], &[5, 2, 0]] {
@@ -220,7 +193,7 @@ fn a_handshake_that_is_not_whole_in_time_is_ended() {
 
 #[test]
 fn silent_clients_stall_nobody() {
-    let proxy = Proxy::start(&format!("timeout: {{process: 20000}}\n{ALL}"));
+    let proxy = start(&format!("timeout: {{process: 20000}}\n{ALL}"));
     let origin = Origin::echo("127.0.0.1:0");
     let silent: Vec<_> = (0..100).map(|_| connect(proxy.addr())).collect();
     let mut stream = tunnel(proxy.addr(), "www.example.com", origin.port());
@@ -232,7 +205,7 @@ fn silent_clients_stall_nobody() {
 #[test]
 fn a_server_that_speaks_first_is_not_delayed_under_port_rules() {
     let origin = Origin::banner("127.0.0.1:0", "SSH-2.0-x\r\n");
-    let proxy = Proxy::start(&format!(
+    let proxy = start(&format!(
         "timeout: {{process: 20000}}\nrules:\n  - {{port: {}, action: accept}}\n",
         origin.port()
     ));
@@ -244,7 +217,7 @@ fn a_server_that_speaks_first_is_not_delayed_under_port_rules() {
 
 #[test]
 fn one_that_needs_a_peek_is_granted_first_and_refused_as_the_protocol_inside_has_it() {
-    let proxy = Proxy::start(
+    let proxy = start(
         "rules:\n  - {dns: '*.blocked.example', action: deny}\n  - {encrypted: yes, action: accept}\n\
          \x20 - {protoL5: http, port: 80, action: redirect}\n",
     );
@@ -280,7 +253,7 @@ fn one_that_needs_a_peek_is_granted_first_and_refused_as_the_protocol_inside_has
 
 #[test]
 fn the_sni_beats_the_name_that_was_asked_for() {
-    let proxy = Proxy::start(BY_NAME);
+    let proxy = start(BY_NAME);
     let (one, two) = (Origin::echo("127.0.0.1:0"), Origin::serve(("127.0.0.2", 0), |_| {}));
     let mut stream = tunnel(proxy.addr(), "x.blocked.example", two.port());
     stream.write_all(&hello("two.example.com")).unwrap();
@@ -290,7 +263,7 @@ fn the_sni_beats_the_name_that_was_asked_for() {
 
 #[test]
 fn a_denied_request_is_refused_at_once_and_nothing_is_resolved() {
-    let proxy = Proxy::start(
+    let proxy = start(
         "timeout: {process: 20000}\nrules:\n  - {port: 25, action: deny}\n  - {dest: 127.0.0.9, action: deny}\n\
          \x20 - {protoL5: tls, action: accept}\n",
     );
@@ -365,12 +338,22 @@ fn users_come_in_with_their_password_and_nobody_else() {
         ("wrong", [&[5, 1, 2][..], &password("alice", "open barley")].concat(), vec![5, 2, 1, 1]),
         ("nobody", [&[5, 1, 2][..], &password("bob", "open sesame")].concat(), vec![5, 2, 1, 1]),
         ("empty", [&[5, 1, 2][..], &password("", "")].concat(), vec![5, 2, 1, 1]),
+        ("not UTF-8", [&[5, 1, 2, 1, 2][..], b"\xff\xfe\x01x"].concat(), vec![5, 2, 1, 1]),
     ] {
         let mut stream = connect(("127.0.0.1", port));
         stream.write_all(&bytes).unwrap();
         assert_eq!(read_end(&mut stream), End::Closed(answer), "{what}");
     }
     daemon.wait_log(&["Closed | reason=unauthenticated"]);
+    // A name makes no line of its own. A source has a line a second.
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut stream = connect(("127.0.0.1", port));
+    let forged = password("a\r\n2026 | INFO | b => c | Accept\t\u{1b}%", "x");
+    stream.write_all(&[&[5, 1, 2][..], &forged].concat()).unwrap();
+    assert_eq!(read_end(&mut stream), End::Closed(vec![5, 2, 1, 1]));
+    let escaped = "user=a%0d%0a2026%20%7c%20INFO%20%7c%20b%20=>%20c%20%7c%20Accept%09%1b%25";
+    let line = daemon.wait_log(&["| Unauthenticated | credentials=wrong", "user=a%"]);
+    assert!(line.ends_with(escaped), "{line}");
     assert!(!daemon.log().contains("open sesame") && !daemon.log().contains("open barley"));
     if !have("curl") {
         return skip("needs curl");
@@ -522,8 +505,8 @@ fn curl_shows_why_there_is_no_connection() {
 }
 
 /// Asks for `argv[3]` on port `argv[4]`, by name where `argv[5]` says so, and prints what the server says.
-const PYSOCKS: &str = "import socks, sys
-s = socks.socksocket()
+const PYSOCKS: &str = "import socket, socks, sys
+s = socks.socksocket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
 s.settimeout(20)
 s.set_proxy(socks.SOCKS5, sys.argv[1], int(sys.argv[2]), rdns=sys.argv[5] == 'name')
 try:
@@ -543,18 +526,20 @@ fn pysocks_connects_and_understands_refusals() {
     }
     let Some(town) = Town::build_or_skip(ENDS_RULES) else { return };
     let _origins = [SERVER4, SERVER6].map(|ip| town.lab.server.run(|| Origin::banner(at(ip, 80), "hello\n")));
-    let python = |host: &str, port: u16, how: &str| {
-        let args = format!("{ROUTER4} 1080 {host} {port} {how}");
+    let python = |proxy: &str, host: &str, port: u16, how: &str| {
+        let args = format!("{proxy} 1080 {host} {port} {how}");
         text(&town.lab.client.try_sh(&format!("/usr/bin/python3 -c \"{PYSOCKS}\" {args}")))
     };
     for (host, how) in
         [("www.example.com", "name"), ("six.example.com", "name"), (SERVER4, "address"), (SERVER6, "address")]
     {
-        let said = python(host, 80, how);
-        assert!(said.starts_with("bound ") && said.contains("hello"), "{host}: {said}");
+        for proxy in [ROUTER4, ROUTER6] {
+            let said = python(proxy, host, 80, how);
+            assert!(said.starts_with("bound ") && said.contains("hello"), "{proxy} {host}: {said}");
+        }
     }
     for (host, port, status) in ENDS {
-        let said = python(host, port, "name");
+        let said = python(ROUTER4, host, port, "name");
         assert!(said.contains(&format!("0x{status:02x}: ")), "{host}:{port}: {said}");
     }
 }
@@ -571,9 +556,10 @@ fn netcat_as_the_proxy_command_of_ssh_hears_a_server_that_speaks_first() {
     };
     let _ssh =
         [SERVER4, SERVER6].map(|ip| town.lab.server.run(|| Origin::banner(at(ip, 22), "SSH-2.0-test\r\n")));
-    for name in ["www.example.com", "six.example.com", SERVER4] {
+    let proxies = [at(ROUTER4, 1080), at(ROUTER6, 1080), at(ROUTER4, 1080)];
+    for (proxy, name) in proxies.iter().zip(["www.example.com", "six.example.com", SERVER4]) {
         let start = Instant::now();
-        let command = format!("timeout 15 nc.openbsd -d -X 5 -x {ROUTER4}:1080 {name} 22 | head -n 1");
+        let command = format!("timeout 15 nc.openbsd -d -X 5 -x {proxy} {name} 22 | head -n 1");
         let said = text(&town.lab.client.try_sh(&command));
         assert!(said.contains("SSH-2.0-test"), "{name}: {said}");
         assert!(start.elapsed() < Duration::from_secs(12), "{name}");

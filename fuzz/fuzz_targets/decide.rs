@@ -12,7 +12,8 @@ use decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, NameValue, PortRange, RuleSpec, Ruleset, Term, UserValue,
 };
 use decide::why::{Outcome, explain};
-use decide::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict};
+use decide::request::{PathValue, normalise_path};
+use decide::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -55,6 +56,7 @@ const WINDOWS: [&str; 4] = ["sat-sun", "22:00-06:00", "mon-fri 08:00-18:00", "su
 const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
 const DEVICES: [&str; 2] = ["tv", "unknown"];
 const USERS: [&str; 3] = ["alice", "Bob", "\u{c4}nne"];
+const PATHS: [&str; 5] = ["/", "/*", "/ads", "/ads/*", "/%61ds/../ads"];
 const PORTS: [u16; 5] = [0, 22, 80, 443, 4128];
 /// This machine's.
 const OWN_ADDR: &str = "203.0.113.1";
@@ -162,10 +164,16 @@ fn obtain(need: Need, facts: &mut Facts, truth: &Facts) {
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
+            obtain_request(facts, truth);
         }
         Need::Dest => facts.dest = truth.dest,
         Need::Cert => facts.cert = truth.cert,
     }
+}
+
+/// It comes with the first bytes.
+fn obtain_request(facts: &mut Facts, truth: &Facts) {
+    (facts.l7, facts.host, facts.path) = (truth.l7, truth.host.clone(), truth.path.clone());
 }
 
 fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
@@ -175,7 +183,10 @@ fn reveal_one(place: usize, facts: &mut Facts, truth: &Facts) {
         2 => facts.dest = truth.dest,
         3 => facts.port = truth.port,
         4 => facts.l4 = truth.l4,
-        5 => facts.l5 = truth.l5,
+        5 => {
+            facts.l5 = truth.l5;
+            obtain_request(facts, truth);
+        }
         6 => facts.name = truth.name.clone(),
         7 => facts.ech = truth.ech,
         8 => facts.user = truth.user.clone(),
@@ -201,6 +212,9 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
     ])?;
     let hello = l5.is_encrypted();
     Ok(Facts {
+        l7: or_absent(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?,
+        host: or_absent(u, |u| Ok(Box::from(*u.choose(&NAMES)?)))?,
+        path: or_absent(u, |u| Ok(normalise_path(u.choose(&PATHS)?)))?,
         src: Known::Is(addr(u)?),
         sport: Known::Is(*u.choose(&PORTS)?),
         dest: or_absent(u, addr)?,
@@ -219,7 +233,7 @@ fn connection(u: &mut Unstructured<'_>) -> Result<Facts> {
 }
 
 fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
-    let action = *u.choose(&[Action::Accept, Action::Deny, Action::Redirect])?;
+    let action = *u.choose(&[Action::Accept, Action::Deny, Action::Redirect, Action::Intercept])?;
     Ok(RuleSpec { action, fields: vec_of(u, MAX_FIELDS, field)? })
 }
 
@@ -243,6 +257,9 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
         11 => FieldSpec::Time(terms(u, |u| Ok(u.choose(&WINDOWS)?.parse().unwrap()))?),
         12 => FieldSpec::Mac(terms(u, |u| Ok(u.choose(&MACS)?.parse().unwrap()))?),
         13 => FieldSpec::Device(terms(u, |u| Ok(Box::from(*u.choose(&DEVICES)?)))?),
+        14 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
+        15 => FieldSpec::Host(terms(u, name_value)?),
+        16 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
         14 => FieldSpec::Cert(terms(u, cert)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })

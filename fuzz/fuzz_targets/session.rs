@@ -15,7 +15,7 @@ use calamary::connect::distrust::Distrust;
 use calamary::connect::probe::{Doubt, Finding};
 use calamary::connect::resolve::ResolveError;
 use calamary::decide::rules::Locals;
-use calamary::decide::{Action, Cert, Decision, Known, Verdict};
+use calamary::decide::{Cert, Decision, Known, Verdict};
 use calamary::identify::tcp::{Identifier, MAX_PRELUDE};
 use calamary::identify::{Identity, Outcome, Parsers};
 use calamary::session::{CloseReason, Env, Exchange, Machine, Memory, Nowhere, Report, Session, Step, Wire};
@@ -184,7 +184,7 @@ impl Run {
         assert!(verdicts.0 <= 1, "two verdicts in one call");
         let reply = self.session.take_reply();
         let begins: &[&[u8]] =
-            if self.session.mode() == Mode::Socks5 { &[b"\x05", b"\x01"] } else { &[b"HTTP/1.1 "] };
+            if self.session.mode() == Mode::Socks5 && !self.session.is_bound() { &[b"\x05", b"\x01"] } else { &[b"HTTP/1.1 "] };
         let well = reply.is_empty() || begins.iter().any(|begin| reply.starts_with(begin));
         assert!(well, "{}", reply.escape_ascii());
     }
@@ -203,13 +203,27 @@ impl Run {
         match std::mem::replace(&mut self.step, Step::Dial(Vec::new())) {
             Step::Read { until } => self.read(until, u)?,
             Step::Secure(securing) => {
-                // TLS takes all of it, and what comes behind it are other bytes.
-                assert_eq!(securing.received, self.fed);
+                // TLS takes all of it, but for what was said to the proxy before, and what comes behind it are other bytes.
+                assert!(self.fed.ends_with(&securing.received));
+                assert!(self.session.is_bound() || securing.received.len() == self.fed.len());
                 self.fed.clear();
                 if u.ratio(1, 4)? {
                     self.call(|session, _| session.close(CloseReason::TlsFailed));
                 } else {
                     self.call(|session, env| session.secured(env));
+                }
+            }
+            Step::SecureServer(securing) => {
+                assert!(securing.received.is_empty() && self.session.is_bound());
+                let spoken: [Option<&[u8]>; 5] =
+                    [None, Some(b"http/1.1"), Some(b"http/1.1"), Some(b"h2"), Some(b"x")];
+                match u.int_in_range(0..=7)? {
+                    0 => self.call(|session, _| session.close(CloseReason::BadCertificate)),
+                    1 => self.call(|session, _| session.close(CloseReason::ServerTlsFailed)),
+                    _ => {
+                        let alpn = *u.choose(&spoken)?;
+                        self.call(|session, env| session.server_secured(alpn, env));
+                    }
                 }
             }
             Step::Verify(credentials) => {
@@ -334,7 +348,7 @@ impl Run {
     fn dialled(&self, addrs: &[SocketAddr]) {
         self.authenticated();
         assert!(!addrs.is_empty(), "nothing to dial");
-        assert!(self.session.verdict().is_some_and(|verdict| verdict.action == Action::Accept));
+        assert!(self.session.verdict().is_some_and(|verdict| verdict.action.lets_through()));
         for addr in addrs {
             let mut facts = self.session.facts().clone();
             assert_eq!(facts.port, Known::Is(addr.port()));
@@ -344,7 +358,7 @@ impl Run {
                 facts.cert = finding.map_or(Known::Unknown, |(_, finding)| Known::Is(worth(*finding)));
             }
             let decision = PLAN.rules.decide(&facts, &self.locals);
-            let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action == Action::Accept);
+            let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action.lets_through());
             assert!(accepted, "{addr} is dialled, the rules say {decision:?} to {facts:?}");
         }
     }
@@ -390,6 +404,7 @@ impl Run {
                     self.now = self.now.max(securing.until);
                     self.deadline();
                 }
+                Step::SecureServer(_) => self.call(|session, _| session.close(CloseReason::ServerTlsFailed)),
                 Step::Verify(_) => {
                     self.call(|session, env| session.verified(Verification::Unavailable, env));
                 }

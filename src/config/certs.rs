@@ -55,8 +55,9 @@ impl<'t> Certs<'t> {
     /// The server's side of listeners of mode `https`. `root` is where it is said that a key is missing.
     #[cfg(feature = "tls")]
     pub(super) fn server(&mut self, root: &Node, report: &mut Report) -> Option<Role> {
-        let public = self.needed("serverPublic", root, "certs.serverPublic", report);
-        let private = self.needed("serverPrivate", root, "certs.serverPrivate", report);
+        const WHY: &str = "is missing: a listener of mode `https` needs a certificate and its key";
+        let public = self.needed("serverPublic", root, "certs.serverPublic", WHY, report);
+        let private = self.needed("serverPrivate", root, "certs.serverPrivate", WHY, report);
         let (public, private) = (self.load(public?, report), self.load(private?, report));
         let (public, private) = (public?, private?);
         private.file.warn_if_public(&private.path, private.node, report);
@@ -91,14 +92,17 @@ impl<'t> Certs<'t> {
     }
 
     #[cfg(feature = "tls")]
-    fn needed(&self, key: &str, root: &Node, path: &'static str, report: &mut Report) -> Option<&'t Node> {
+    fn needed(
+        &self,
+        key: &str,
+        root: &Node,
+        path: &'static str,
+        why: &str,
+        report: &mut Report,
+    ) -> Option<&'t Node> {
         let node = self.section.get(key);
         if node.is_none() {
-            report.missing(
-                root,
-                path,
-                "is missing: a listener of mode `https` needs a certificate and its key",
-            );
+            report.missing(root, path, why);
         }
         node
     }
@@ -119,6 +123,9 @@ impl<'t> Certs<'t> {
         }
     }
 }
+
+#[cfg(feature = "intercept")]
+mod authority;
 
 /// Whether a certificate chain and a key can be a server's.
 #[cfg(feature = "tls")]
@@ -182,7 +189,7 @@ mod server {
         }
     }
 
-    fn chain(file: &Loaded<'_>, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
+    pub(super) fn chain(file: &Loaded<'_>, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
         let path = file.path.display();
         // One more than is allowed tells that there is more.
         let chain: Result<Vec<_>, _> =
@@ -201,7 +208,7 @@ mod server {
         None
     }
 
-    fn key(file: &Loaded<'_>, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
+    pub(super) fn key(file: &Loaded<'_>, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
         let path = file.path.display();
         let is_encrypted = || file.file.bytes.windows(9).any(|text| text == b"ENCRYPTED");
         let problem = match PrivateKeyDer::from_pem_slice(&file.file.bytes) {
@@ -265,7 +272,7 @@ mod server {
     }
 
     /// `2026-01-31`.
-    struct Date(Time);
+    pub(super) struct Date(pub Time);
 
     impl std::fmt::Display for Date {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

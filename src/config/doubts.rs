@@ -15,7 +15,16 @@ const MAX_FOLLOWED: usize = 100;
 
 /// Warns of doubtful rules; `compiled` are the same ones. `named`: everybody whom some listener lets in by name, as
 /// [`fold_user`](crate::decide::rules::fold_user) leaves it.
-pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<String>, report: &mut Report) {
+///
+/// `reads_requests`: some listener is an HTTP proxy.
+pub(super) fn warn(
+    rules: &[Rule<'_>],
+    compiled: &Ruleset,
+    named: &HashSet<String>,
+    reads_requests: bool,
+    report: &mut Report,
+) {
+    let reads_requests = reads_requests || rules.iter().any(|rule| rule.spec.action == Action::Intercept);
     for (index, rule) in rules.iter().enumerate() {
         if compiled.never_matches(index) {
             report.warn(
@@ -29,6 +38,12 @@ pub(super) fn warn(rules: &[Rule<'_>], compiled: &Ruleset, named: &HashSet<Strin
             } else if let Some(name) = stranger(&rule.spec, named) {
                 report.warn(node, format!("no listener has a user `{}`", shown(name)));
             }
+        }
+        if let (false, Some(node)) = (reads_requests, rule.request) {
+            report.warn(
+                node,
+                "no rule intercepts and no listener is an HTTP proxy: this is known of the first request of plain HTTP only",
+            );
         }
         let takes_grease = |field: &FieldSpec| matches!(field, FieldSpec::Ech(terms) if takes_grease(terms));
         if let Some(node) = rule.ech
@@ -112,7 +127,7 @@ fn nameless_reach(rule: &RuleSpec, later: &[Rule<'_>]) -> Option<usize> {
         if !takes_nameless || apart || spec.action == Action::Observe {
             continue;
         }
-        if spec.action == Action::Accept {
+        if spec.action.lets_through() {
             return Some(index);
         }
         let as_wide = |field: &FieldSpec| {

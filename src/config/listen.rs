@@ -131,9 +131,9 @@ fn listener(
     let trusted = (ways.trusted)(section.get("trusted"), mode_name, report);
     let users = users(section.get("users"), mode_name, report);
     let port = match section.get("port") {
-        Some(node) => number(node, "a port", 0..=u64::from(u16::MAX), report),
+        Some(node) => number(node, "a port", super::PORTS, report),
         None => {
-            report.missing(entry, "port", "is missing: a number 0-65535, 0 for one that the system chooses");
+            report.missing(entry, "port", "is missing: a number 1-65535");
             None
         }
     };

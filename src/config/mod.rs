@@ -33,12 +33,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::certs::Certs;
-use self::decode::{Keys, Section};
+use self::decode::{Keys, Section, boolean};
 use self::policy_tests::PolicyTests;
 use self::problem::Report;
 use self::tree::{Node, Place, Value};
 use self::vars::Variables;
 use crate::auth::Users;
+#[cfg(feature = "tls")]
+use crate::decide::Action;
 use crate::decide::L4;
 #[cfg(feature = "tls")]
 use crate::decide::rules::FieldSpec;
@@ -227,10 +229,21 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     let tests = PolicyTests::read(section.get("tests"), count, report);
     let specs: Vec<RuleSpec> = rules.iter().map(|rule| rule.spec.clone()).collect();
     #[cfg(feature = "tls")]
-    let trust = match specs.iter().any(asks_for_certificates) {
+    let intercepts = specs.iter().any(|rule| rule.action == Action::Intercept);
+    #[cfg_attr(not(feature = "intercept"), expect(unused_variables, reason = "checked all the same"))]
+    let fallback = section.get("interceptFallback").and_then(|node| boolean(node, report)).unwrap_or(false);
+    #[cfg(feature = "tls")]
+    let asks = specs.iter().any(asks_for_certificates);
+    #[cfg(feature = "tls")]
+    let trust = match intercepts || asks {
         true => certs.trust(root, report).map(Arc::new),
         false => None,
     };
+    #[cfg(feature = "intercept")]
+    let interception = trust
+        .as_ref()
+        .filter(|_| intercepts)
+        .and_then(|trust| certs.interception(root, Arc::clone(trust), fallback, report));
     if !report.is_clean() {
         return None;
     }
@@ -241,7 +254,8 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
     }
     let tables = listeners.iter().filter_map(|listener| listener.users.as_deref());
     let named = tables.flat_map(Users::names).map(fold_user).collect();
-    doubts::warn(&rules, &compiled, &named, report);
+    let reads_requests = listeners.iter().any(|listener| matches!(listener.mode, Mode::Http | Mode::Https));
+    doubts::warn(&rules, &compiled, &named, reads_requests, report);
     doubts::warn_of_devices(&rules, &devices, report);
     if let (true, Some(node)) = (users.is_common_unused(), section.get("users")) {
         report.warn(
@@ -260,7 +274,9 @@ fn decode_top(root: &Node, file: &Path, progress: bool, report: &mut Report) -> 
         end_at_close: settings.end_at_close,
         live: settings.live,
         #[cfg(feature = "tls")]
-        trust,
+        trust: trust.filter(|_| asks),
+        #[cfg(feature = "intercept")]
+        interception,
         strip_ech: settings.strip_ech,
     };
     let mut summary = summary(&plan, &vars, certs.trusted.as_deref());
@@ -297,11 +313,15 @@ fn listeners(
     listeners
 }
 
+/// Ports to listen on. Not 0, for one that the system chooses: the rule that keeps clients from our own listeners must know
+/// it, and so must the firewall.
+const PORTS: std::ops::RangeInclusive<u64> = 1..=65_535;
+
 /// Whether only one of them can be bound.
 pub fn share_port(a: SocketAddr, b: SocketAddr) -> bool {
     let same_ip = a.ip() == b.ip()
         || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
-    a.port() == b.port() && a.port() != 0 && same_ip
+    a.port() == b.port() && same_ip
 }
 
 fn summary_of_listeners(service: &Service) -> String {

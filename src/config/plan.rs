@@ -8,12 +8,18 @@ use std::time::Duration;
 
 use super::devices::Devices;
 use crate::auth::Users;
+#[cfg(feature = "intercept")]
+use crate::connect::trust::Trust;
 use crate::decide::L4;
 use crate::decide::addr_set::AddrSet;
 use crate::decide::rules::Ruleset;
 use crate::identify::Parsers;
+#[cfg(feature = "intercept")]
+use crate::intercept::{Minter, Pinned};
 use crate::quota::Keeper;
 use crate::relay::stream::Role;
+#[cfg(feature = "intercept")]
+use crate::relay::tls::intercepted::Ends;
 
 /// Everything that a start or a reload uses.
 #[derive(Debug)]
@@ -37,6 +43,33 @@ pub struct Plan {
     pub trust: Option<Arc<crate::connect::trust::Trust>>,
     /// Encrypted ClientHello is taken out of what DNS answers.
     pub strip_ech: bool,
+    /// What intercepted connections need; nothing where no rule intercepts.
+    #[cfg(feature = "intercept")]
+    pub interception: Option<Arc<Interception>>,
+}
+
+/// What intercepted connections need. A reload that changes none of it goes on with this one, and with what it has learnt.
+#[cfg(feature = "intercept")]
+#[derive(Debug)]
+pub struct Interception {
+    /// Signs certificates for the names that clients want.
+    pub minter: Minter,
+    /// TLS towards clients and servers.
+    pub ends: Ends,
+    /// Who judges servers' certificates.
+    pub trust: Arc<Trust>,
+    /// A hash of the files and settings that it is made of, but for the roots.
+    pub made_of: [u8; 32],
+    /// Who did not accept our certificates; nothing where they get no other chance.
+    pub pinned: Option<Pinned>,
+}
+
+#[cfg(feature = "intercept")]
+impl Interception {
+    /// Whether `other` was made of the same.
+    pub fn is_same(&self, other: &Interception) -> bool {
+        self.made_of == other.made_of && self.trust.is_same(&other.trust)
+    }
 }
 
 impl AsRef<Service> for Plan {

@@ -24,6 +24,7 @@ const EXPECTED: &[(&str, Action)] = &[
     ("deny", Action::Deny),
     ("drop", Action::Deny),
     ("redirect", Action::Redirect),
+    ("intercept", Action::Intercept),
 ];
 
 /// The tests of a file, to be run on its rules.

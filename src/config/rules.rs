@@ -11,11 +11,12 @@ use super::tree::{Node, Value};
 use super::vars::{Variables, Want};
 use crate::decide::device::{Mac, UNKNOWN, fold_device};
 use crate::decide::name::NamePattern;
+use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, MAX_RULES, NameValue, PortRange, RuleSpec, Term, UserValue,
 };
 use crate::decide::week::Window;
-use crate::decide::{Action, Cert, L4, L5};
+use crate::decide::{Action, Cert, L4, L5, L7};
 use crate::quota::Quota;
 
 const FIELD_ALIASES: &[(&str, &str)] =
@@ -55,7 +56,7 @@ const ACTIONS: &[(&str, Option<Action>)] = &[
     ("deny", Some(Action::Deny)),
     ("drop", Some(Action::Deny)),
     ("redirect", Some(Action::Redirect)),
-    ("intercept", None),
+    ("intercept", Some(Action::Intercept)),
     ("observe", Some(Action::Observe)),
 ];
 
@@ -68,6 +69,8 @@ pub(super) struct Rule<'t> {
     pub(super) device: Option<&'t Node>,
     pub(super) dns: Option<&'t Node>,
     pub(super) ech: Option<&'t Node>,
+    /// The first of `protoL7`, `host` and `path`.
+    pub(super) request: Option<&'t Node>,
 }
 
 /// Reads the rules in their order. What is wrong is reported and left out, so the places only count without errors.
@@ -114,6 +117,9 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "cert" => report.error(field.key, "the field `cert` is not part of this build"),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
+            "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
+            "host" => fields.push(FieldSpec::Host(names(node, vars, report))),
+            "path" => fields.push(FieldSpec::Path(values(node, &PATHS, vars, report))),
             "mac" => fields.push(FieldSpec::Mac(values(node, &MACS, vars, report))),
             "device" => fields.push(FieldSpec::Device(values(node, &DEVICES, vars, report))),
             "time" => fields.push(FieldSpec::Time(values(node, &TIMES, vars, report))),
@@ -139,6 +145,7 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
         device: section.get("device"),
         dns: section.get("dns"),
         ech: section.get("ech"),
+        request: ["protoL7", "host", "path"].into_iter().find_map(|key| section.get(key)),
     })
 }
 
@@ -151,6 +158,9 @@ fn action(node: &Node, report: &mut Report) -> Option<Action> {
     let found =
         scalar(node).and_then(|text| ACTIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim())));
     match found {
+        Some((name, Some(Action::Intercept))) if !cfg!(feature = "intercept") => {
+            report.error(node, format!("the action `{name}` is not part of this build"));
+        }
         Some((_, Some(action))) => return Some(*action),
         Some((name, None)) => report.error(node, format!("the action `{name}` is not supported yet")),
         None => report.expected_word(node, "an action", &action_names()),
@@ -210,6 +220,10 @@ const TIMES: Kind<Window> = Kind {
     accepted: Accepted::Shape("`mon-fri 22:00-06:00`, `22:00-06:00`, `sat-sun`"),
     parse: |text| text.parse().ok(),
 };
+const L7S: Kind<L7> =
+    Kind { what: "a protocol", accepted: Accepted::Words(&["http", "h2", "none"]), parse: parse_l7 };
+const PATHS: Kind<PathValue> =
+    Kind { what: "a path", accepted: Accepted::Shape("`/exact`, `/beginning*`"), parse: PathValue::parse };
 
 const MACS: Kind<Mac> = Kind {
     what: "a hardware address",
@@ -408,6 +422,15 @@ fn parse_l5(text: &str) -> Option<L5> {
         "dns" => Some(L5::Dns),
         "ntp" => Some(L5::Ntp),
         "none" => Some(L5::None),
+        _ => None,
+    }
+}
+
+fn parse_l7(text: &str) -> Option<L7> {
+    match text.to_ascii_lowercase().as_str() {
+        "http" => Some(L7::Http),
+        "h2" => Some(L7::H2),
+        "none" => Some(L7::None),
         _ => None,
     }
 }

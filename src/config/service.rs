@@ -59,7 +59,6 @@ pub(super) struct Settings {
 
 /// Decodes what stands in the joined sections of `service` and the top level.
 pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
-    refuse_if_true(section.get("interceptFallback"), "interceptFallback", report);
     let end_at_close = section.get("endAtClose").and_then(|node| boolean(node, report)).unwrap_or(false);
     let dns = subsection(section, "dns", &["stripEch"], report);
     let strip_ech = dns.get("stripEch").and_then(|node| boolean(node, report)).unwrap_or(false);
@@ -122,14 +121,6 @@ fn subsection<'t>(
     match section.get(name) {
         Some(node) => Section::read(node, &Keys::new(known), report),
         None => Section::empty(),
-    }
-}
-
-fn refuse_if_true(node: Option<&Node>, name: &str, report: &mut Report) {
-    if let Some(node) = node
-        && boolean(node, report) == Some(true)
-    {
-        report.error(node, format!("`{name}: true` is not supported yet"));
     }
 }
 
@@ -229,9 +220,10 @@ fn metrics(section: &Section<'_>, report: &mut Report) -> Option<SocketAddr> {
     let port = match given.get("port") {
         None => METRICS_PORT,
         Some(node) => {
-            let port = scalar(node).and_then(parse_port);
+            let port =
+                scalar(node).and_then(parse_port).filter(|port| super::PORTS.contains(&u64::from(*port)));
             if port.is_none() {
-                report.expected(node, "a port: a number 0-65535");
+                report.expected(node, "a port: a number 1-65535");
             }
             port.unwrap_or(METRICS_PORT)
         }

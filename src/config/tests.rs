@@ -214,8 +214,8 @@ listen:
   - {mode: HTTP, ip4: 0.0.0.0, ip6: [], port: '2', target: name}
   - {mode: proxyproto, ip4: [], ip6: ['fd00::2', 'fd00::1'], port: 3, trusted: [192.0.2.0/24]}
   - {mode: proxyproto, port: 4}
-  - {port: 0, tproxy: true, udp: no}
-  - {port: 0}
+  - {port: 7, tproxy: true, udp: no}
+  - {port: 65535}
   - {mode: socks5, ip6: [], port: 5, udp: true}
   - {mode: socks5, ip6: [], port: 6}
 service:
@@ -246,10 +246,10 @@ service:
             "proxyproto [fd00::1]:3",
             "proxyproto 127.0.0.1:4",
             "proxyproto [::1]:4",
-            "transparent 127.0.0.1:0",
-            "transparent [::1]:0",
-            "transparent 127.0.0.1:0",
-            "transparent [::1]:0",
+            "transparent 127.0.0.1:7",
+            "transparent [::1]:7",
+            "transparent 127.0.0.1:65535",
+            "transparent [::1]:65535",
             "socks5 127.0.0.1:5",
             "socks5 127.0.0.1:6",
         ]
@@ -633,8 +633,8 @@ listen:
     // The place of a value is where it is written.
     let problems =
         load_text("listen: [{port: &p http}, {port: *p}]").map(|loaded| loaded.summary).unwrap_err();
-    let expected = "config.yml:1:17: listen[0].port: `http` is not a port: a number 0-65535\n\
-                    config.yml:1:17: listen[1].port: `http` is not a port: a number 0-65535";
+    let expected = "config.yml:1:17: listen[0].port: `http` is not a port: a number 1-65535\n\
+                    config.yml:1:17: listen[1].port: `http` is not a port: a number 1-65535";
     assert_eq!(problems.to_string(), expected);
 }
 

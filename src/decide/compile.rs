@@ -1,7 +1,8 @@
 //! Rules as the configuration understood them → entries that the walk can look at without thinking.
 //!
 //! An entry is a mask of worlds (see `worlds`) and at most one predicate for each of the facts with a large domain. A rule
-//! that contradicts itself gets no entry. `redirect` becomes two: over HTTP it redirects, everything else it denies.
+//! that contradicts itself gets no entry. `redirect` becomes two: over HTTP it redirects, everything else it denies; so does
+//! `intercept`: QUIC it denies.
 
 use std::collections::HashMap;
 
@@ -9,6 +10,7 @@ use super::device::Mac;
 use super::predicate::{
     AddrPredicate, Key, ListPredicate, NamePredicate, PortPredicate, TimePredicate, UserPredicate,
 };
+use super::request::{L7Predicate, PathPredicate};
 use super::rules::{FieldSpec, RuleSpec};
 use super::worlds::Worlds;
 use super::{Action, Cert, Need};
@@ -25,14 +27,18 @@ pub(super) enum Dim {
     Device,
     Dest,
     Name,
+    L7,
+    Host,
+    Path,
     Cert,
 }
 
 impl Dim {
     /// In the order in which they are looked at: what is cheap first.
-    pub(super) const ALL: [Dim; 10] = [
+    pub(super) const ALL: [Dim; 13] = [
         Dim::Port,
         Dim::Sport,
+        Dim::L7,
         Dim::Time,
         Dim::Mac,
         Dim::Device,
@@ -40,6 +46,8 @@ impl Dim {
         Dim::User,
         Dim::Dest,
         Dim::Name,
+        Dim::Host,
+        Dim::Path,
         Dim::Cert,
     ];
 
@@ -49,7 +57,7 @@ impl Dim {
             Dim::Src | Dim::Sport | Dim::User => Need::Given,
             Dim::Time => Need::Time,
             Dim::Mac | Dim::Device => Need::Device,
-            Dim::Port | Dim::Name => Need::FirstBytes,
+            Dim::Port | Dim::Name | Dim::L7 | Dim::Host | Dim::Path => Need::FirstBytes,
             Dim::Dest => Need::Dest,
             Dim::Cert => Need::Cert,
         }
@@ -81,6 +89,8 @@ pub(super) struct Compiled {
     pub(super) ports: Vec<PortPredicate>,
     pub(super) names: Vec<NamePredicate>,
     pub(super) users: Vec<UserPredicate>,
+    pub(super) l7s: Vec<L7Predicate>,
+    pub(super) paths: Vec<PathPredicate>,
     pub(super) times: Vec<TimePredicate>,
     pub(super) macs: Vec<ListPredicate<Mac>>,
     pub(super) devices: Vec<ListPredicate<Box<str>>>,
@@ -104,6 +114,8 @@ struct Compiler {
     ports: HashMap<Key, Option<Atom>>,
     names: HashMap<Key, Option<Atom>>,
     users: HashMap<Key, Option<Atom>>,
+    l7s: HashMap<Key, Option<Atom>>,
+    paths: HashMap<Key, Option<Atom>>,
     times: HashMap<Key, Option<Atom>>,
     macs: HashMap<Key, Option<Atom>>,
     devices: HashMap<Key, Option<Atom>>,
@@ -127,6 +139,9 @@ impl Compiler {
             Action::Redirect => {
                 [(Action::Redirect, worlds.and(Worlds::HTTP)), (Action::Deny, worlds.without(Worlds::HTTP))]
             }
+            Action::Intercept => {
+                [(Action::Intercept, worlds.without(Worlds::QUIC)), (Action::Deny, worlds.and(Worlds::QUIC))]
+            }
             action => [(action, worlds), (action, Worlds::EMPTY)],
         };
         for (action, worlds) in halves {
@@ -149,7 +164,9 @@ impl Compiler {
         let (known, place) = match dim {
             Dim::Src | Dim::Dest => (&mut self.addrs, self.out.addrs.len()),
             Dim::Port | Dim::Sport => (&mut self.ports, self.out.ports.len()),
-            Dim::Name => (&mut self.names, self.out.names.len()),
+            Dim::Name | Dim::Host => (&mut self.names, self.out.names.len()),
+            Dim::L7 => (&mut self.l7s, self.out.l7s.len()),
+            Dim::Path => (&mut self.paths, self.out.paths.len()),
             Dim::User => (&mut self.users, self.out.users.len()),
             Dim::Time => (&mut self.times, self.out.times.len()),
             Dim::Mac => (&mut self.macs, self.out.macs.len()),
@@ -167,7 +184,11 @@ impl Compiler {
                 Dim::Port | Dim::Sport => {
                     push(&mut self.out.ports, port_predicate(dim, fields), PortPredicate::is_empty)
                 }
-                Dim::Name => push(&mut self.out.names, name_predicate(fields), NamePredicate::is_empty),
+                Dim::Name | Dim::Host => {
+                    push(&mut self.out.names, name_predicate(dim, fields), NamePredicate::is_empty)
+                }
+                Dim::L7 => push(&mut self.out.l7s, l7_predicate(fields), L7Predicate::is_empty),
+                Dim::Path => push(&mut self.out.paths, path_predicate(fields), |_| false),
                 Dim::User => push(&mut self.out.users, user_predicate(fields), UserPredicate::is_empty),
                 Dim::Time => push(&mut self.out.times, time_predicate(fields), TimePredicate::is_empty),
                 // Lists that contradict themselves are found by their key.
@@ -203,7 +224,9 @@ fn key(dim: Dim, fields: &[FieldSpec]) -> Key {
             (Dim::Port, FieldSpec::Port(terms)) | (Dim::Sport, FieldSpec::Sport(terms)) => {
                 key.add_ports(terms)
             }
-            (Dim::Name, FieldSpec::Dns(terms)) => key.add_names(terms),
+            (Dim::Name, FieldSpec::Dns(terms)) | (Dim::Host, FieldSpec::Host(terms)) => key.add_names(terms),
+            (Dim::L7, FieldSpec::ProtoL7(terms)) => key.add_l7s(terms),
+            (Dim::Path, FieldSpec::Path(terms)) => key.add_paths(terms),
             (Dim::User, FieldSpec::User(terms)) => key.add_users(terms),
             (Dim::Time, FieldSpec::Time(terms)) => key.add_windows(terms),
             (Dim::Mac, FieldSpec::Mac(terms)) => key.add_macs(terms),
@@ -242,10 +265,31 @@ fn port_predicate(dim: Dim, fields: &[FieldSpec]) -> PortPredicate {
     predicate
 }
 
-fn name_predicate(fields: &[FieldSpec]) -> NamePredicate {
+fn name_predicate(dim: Dim, fields: &[FieldSpec]) -> NamePredicate {
     let mut predicate = NamePredicate::default();
     for field in fields {
-        if let FieldSpec::Dns(terms) = field {
+        match (dim, field) {
+            (Dim::Name, FieldSpec::Dns(terms)) | (Dim::Host, FieldSpec::Host(terms)) => predicate.add(terms),
+            _ => {}
+        }
+    }
+    predicate
+}
+
+fn l7_predicate(fields: &[FieldSpec]) -> L7Predicate {
+    let mut predicate = L7Predicate::default();
+    for field in fields {
+        if let FieldSpec::ProtoL7(terms) = field {
+            predicate.add(terms);
+        }
+    }
+    predicate
+}
+
+fn path_predicate(fields: &[FieldSpec]) -> PathPredicate {
+    let mut predicate = PathPredicate::default();
+    for field in fields {
+        if let FieldSpec::Path(terms) = field {
             predicate.add(terms);
         }
     }

@@ -87,6 +87,28 @@ impl L5 {
     }
 }
 
+/// What is spoken where requests can be read: in clear, or inside of an intercepted connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum L7 {
+    /// HTTP/1.
+    Http,
+    /// HTTP/2.
+    H2,
+    /// Neither, inside of an intercepted connection.
+    None,
+}
+
+impl L7 {
+    /// As written in rules and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            L7::Http => "http",
+            L7::H2 => "h2",
+            L7::None => "none",
+        }
+    }
+}
+
 /// Encrypted ClientHello in a ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ech {
@@ -165,4 +187,22 @@ pub struct Facts {
     pub mac: Known<Mac>,
     /// The client's device, as [`super::device::fold_device`] leaves its name; [`super::device::UNKNOWN`] where it has none.
     pub device: Known<Box<str>>,
+    /// What the request at hand is made in. Where the first bytes are known and this is not, there is none that anybody
+    /// reads: rules with `protoL7`, `host` or `path` are passed over.
+    pub l7: Known<L7>,
+    /// The name of the host that the request is for; absent where it is none.
+    pub host: Known<Box<str>>,
+    /// The request's path, as [`super::request::normalise_path`] leaves it.
+    pub path: Known<Box<str>>,
+}
+
+impl Facts {
+    /// Whether nobody reads requests here: see [`Facts::l7`].
+    pub(super) fn has_no_request(&self) -> bool {
+        match self.l7 {
+            Known::Is(_) => false,
+            Known::Absent => true,
+            Known::Unknown => !self.l5.is_unknown(),
+        }
+    }
 }

@@ -20,13 +20,14 @@ pub mod list;
 pub mod name;
 mod predicate;
 mod punycode;
+pub mod request;
 pub mod rules;
 mod walk;
 pub mod week;
 pub mod why;
 mod worlds;
 
-pub use facts::{Cert, Ech, Facts, Known, L4, L5};
+pub use facts::{Cert, Ech, Facts, Known, L4, L5, L7};
 
 /// What happens to a connection or request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +38,26 @@ pub enum Action {
     Deny,
     /// Plain HTTP is sent to https, everything else is refused.
     Redirect,
+    /// TLS is decrypted and each request inside decided by itself; QUIC is refused, as its clients go on with TLS;
+    /// everything else, and a request inside, is let through.
+    Intercept,
     /// Say that the rule matches, and go on: never a verdict's.
     Observe,
 }
 
 impl Action {
+    /// Whether the traffic gets where it wants to go.
+    pub fn lets_through(self) -> bool {
+        matches!(self, Action::Accept | Action::Intercept)
+    }
+
     /// As written in rules.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Accept => "accept",
             Action::Deny => "deny",
             Action::Redirect => "redirect",
+            Action::Intercept => "intercept",
             Action::Observe => "observe",
         }
     }
@@ -98,7 +108,8 @@ pub enum Need {
     Time,
     /// `mac` and `device`: what is known of the client on the local network.
     Device,
-    /// `l5`, `name`, `ech`, `esni`, and `port` where the original destination was lost: the client's first bytes.
+    /// `l5`, `name`, `ech`, `esni`, the request (`l7`, `host`, `path`), and `port` where the original destination was lost:
+    /// the client's first bytes.
     FirstBytes,
     /// `dest`: a name to resolve.
     Dest,

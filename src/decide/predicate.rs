@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Cert;
 use super::addr_set::AddrSet;
 use super::device::Mac;
 use super::list::List;
 use super::name::{NamePattern, NameSet};
+use super::request::PathValue;
 use super::rules::{AddrValue, L3, NameValue, PortRange, Term, UserValue, fold_user};
 use super::week::{WeekTime, Window};
+use super::{Cert, L7};
 
 /// Ranges of addresses that are compared to find out whether a rule contradicts itself.
 const MAX_RANGES_COMPARED: usize = 4096;
@@ -319,6 +320,8 @@ enum KeyValue {
     Ports(PortRange),
     Pattern(NamePattern),
     User(Box<str>),
+    L7(&'static str),
+    Path(PathValue),
     Window(Window),
     Mac(Mac),
     Device(Box<str>),
@@ -356,6 +359,14 @@ impl Key {
             UserValue::None => KeyValue::None,
             UserValue::Name(name) => KeyValue::User(name.clone()),
         });
+    }
+
+    pub(super) fn add_l7s(&mut self, terms: &[Term<L7>]) {
+        self.add(terms, |value| KeyValue::L7(value.as_str()));
+    }
+
+    pub(super) fn add_paths(&mut self, terms: &[Term<PathValue>]) {
+        self.add(terms, |value| KeyValue::Path(value.clone()));
     }
 
     pub(super) fn add_certs(&mut self, terms: &[Term<Cert>]) {

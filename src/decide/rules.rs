@@ -12,9 +12,10 @@ use super::compile::{Compiled, Entry, compile};
 use super::device::Mac;
 use super::list::List;
 use super::name::NamePattern;
+use super::request::PathValue;
 use super::walk::{observe, walk};
 use super::week::Window;
-use super::{Action, Cert, Decision, Facts, L4, L5, Observed, Verdict};
+use super::{Action, Cert, Decision, Facts, L4, L5, L7, Observed, Verdict};
 
 /// The largest number of rules, as a rule's place in the file is a `u16`.
 pub const MAX_RULES: usize = u16::MAX as usize;
@@ -29,7 +30,7 @@ pub struct RuleSpec {
 }
 
 /// One field's list: it matches if (there is no positive value or one matches) and no negated value matches. A fact that
-/// the traffic does not have matches no value, negated or not; `dns: none` and `user: none` alone match a missing name.
+/// the traffic does not have matches no value, negated or not; `dns: none`, `user: none` and `host: none` alone match a missing name.
 #[derive(Debug, Clone)]
 pub enum FieldSpec {
     /// The client's address.
@@ -58,6 +59,12 @@ pub enum FieldSpec {
     Dns(Vec<Term<NameValue>>),
     /// Who the client has proved to be.
     User(Vec<Term<UserValue>>),
+    /// What the request is made in.
+    ProtoL7(Vec<Term<L7>>),
+    /// The host that the request is for.
+    Host(Vec<Term<NameValue>>),
+    /// The request's path.
+    Path(Vec<Term<PathValue>>),
     /// Local time.
     Time(Vec<Term<Window>>),
     /// The client's hardware address.
@@ -115,10 +122,10 @@ pub enum AddrValue {
     List(Arc<List>),
 }
 
-/// A value of the field `dns`.
+/// A value of the fields `dns` and `host`.
 #[derive(Debug, Clone)]
 pub enum NameValue {
-    /// Exactly the traffic without a trusted name.
+    /// Exactly the traffic without a trusted name, or the requests without a host's name.
     None,
     /// A name or a tree of names.
     Pattern(NamePattern),
@@ -221,7 +228,7 @@ impl Ruleset {
 
     /// Walks the rules: the verdict, or the cheapest fact that the first rule that may match hangs on and that can change
     /// the verdict. An accepting verdict is only given with `dest` known, a redirect only with `l5` known to be HTTP;
-    /// what `redirect` finds that is no HTTP is denied by that rule. Facts that arrive later never change a verdict, with
+    /// what `redirect` finds that is no HTTP is denied by that rule, and so is what `intercept` finds that is QUIC. Facts that arrive later never change a verdict, with
     /// one exception: a redirect that was given without a destination is not taken back because the destination turns out
     /// to be one that the `always` rule refuses.
     pub fn decide(&self, facts: &Facts, locals: &Locals) -> Decision {

@@ -58,7 +58,7 @@ pub(super) fn observe(rules: &Compiled, facts: &Facts, verdict: Verdict) -> Obse
     for entry in rules.observers.iter().take_while(|entry| usize::from(entry.index) < before) {
         match walk.look(entry) {
             Look::Yes => matching.push(entry.index),
-            Look::Maybe if verdict.action == Action::Accept => {
+            Look::Maybe if verdict.action.lets_through() => {
                 if let Some(need) = BY_COST.into_iter().find(|need| walk.hangs_on(entry, *need)) {
                     return Observed::Need(need);
                 }
@@ -132,6 +132,19 @@ impl Walk<'_> {
                 Dim::Name => {
                     names.get(at).is_some_and(|p| p.matches(self.facts.name.is().map(|name| &**name)))
                 }
+                Dim::L7 => {
+                    let l7 = self.facts.l7.is();
+                    l7.is_some_and(|l7| self.rules.l7s.get(at).is_some_and(|p| p.matches(*l7)))
+                }
+                // Where nobody reads requests there is none, which even `host: none` does not match.
+                Dim::Host => {
+                    !self.facts.has_no_request()
+                        && names.get(at).is_some_and(|p| p.matches(self.facts.host.is().map(|host| &**host)))
+                }
+                Dim::Path => {
+                    let path = self.facts.path.is().filter(|_| !self.facts.has_no_request());
+                    path.is_some_and(|path| self.rules.paths.get(at).is_some_and(|p| p.matches(path)))
+                }
                 Dim::User => {
                     let users = &self.rules.users;
                     users.get(at).is_some_and(|p| p.matches(self.facts.user.is().map(|user| &**user)))
@@ -166,6 +179,10 @@ impl Walk<'_> {
             Dim::Sport => self.facts.sport.is_unknown(),
             Dim::Name => self.facts.name.is_unknown(),
             Dim::User => self.facts.user.is_unknown(),
+            Dim::L7 | Dim::Host | Dim::Path if self.facts.has_no_request() => false,
+            Dim::L7 => self.facts.l7.is_unknown(),
+            Dim::Host => self.facts.host.is_unknown(),
+            Dim::Path => self.facts.path.is_unknown(),
             Dim::Time => self.facts.time.is_unknown(),
             Dim::Mac => self.facts.mac.is_unknown(),
             Dim::Device => self.facts.device.is_unknown(),
@@ -191,7 +208,7 @@ impl Walk<'_> {
     /// an ordinary one; a redirect dials nothing and does not wait for a name to be resolved.
     fn always_for(&self, action: Action) -> Option<Need> {
         match action {
-            Action::Accept => self.always,
+            Action::Accept | Action::Intercept => self.always,
             Action::Redirect => self.always.filter(|need| *need != Need::Dest),
             Action::Deny | Action::Observe => None,
         }

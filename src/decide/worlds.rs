@@ -28,6 +28,8 @@ impl Worlds {
     pub(super) const EMPTY: Worlds = Worlds(0);
     /// Those in which `redirect` redirects.
     pub(super) const HTTP: Worlds = both(HTTP);
+    /// Those in which `intercept` denies.
+    pub(super) const QUIC: Worlds = both(QUIC);
     const TCP: Worlds = Worlds(0x0000_ffff);
     const UDP: Worlds = Worlds(0xffff_0000);
     /// Those that can come to be: over TCP tls, http, dns, none; over UDP quic, dns, ntp, none.
@@ -131,6 +133,9 @@ impl Worlds {
             | FieldSpec::Sport(_)
             | FieldSpec::Dns(_)
             | FieldSpec::User(_)
+            | FieldSpec::ProtoL7(_)
+            | FieldSpec::Host(_)
+            | FieldSpec::Path(_)
             | FieldSpec::Time(_)
             | FieldSpec::Mac(_)
             | FieldSpec::Device(_) => Worlds::ALL,

@@ -17,6 +17,7 @@ mod ties;
 mod tunnelling;
 mod verifying;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,13 +27,12 @@ use mio::{Interest, Token};
 
 use self::dialling::{Dialling, Race, Standing};
 pub(super) use self::dialling::{ROLES, is_own};
-use self::exchanging::Exchanging;
 use self::resolving::Resolving;
 pub(super) use self::resolving::{Begun, begin as resolve};
 use self::server::Server;
 pub(super) use self::stage::Fate;
 use self::stage::Stage;
-use self::tunnelling::Tunnelling;
+use self::tunnelling::{Before, Tunnelling};
 use super::reporter::Life;
 use super::tools::Tools;
 use crate::accept::Wish;
@@ -40,7 +40,7 @@ use crate::config::Listener;
 use crate::connect::resolve::ResolveError;
 use crate::relay::stream::Stream;
 use crate::relay::{End, Ready};
-use crate::session::{self, CloseReason, Closing, Machine, Step, Wire};
+use crate::session::{CloseReason, Closing, Machine, Step, Wire};
 
 /// Reads from one client before others get their turn.
 const READS_PER_TURN: usize = 16;
@@ -137,6 +137,9 @@ impl<M: Machine> Connection<M> {
         } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
             // Kept for the client's next request, but it takes none any more.
             self.server = None;
+            if self.stage.is_bound() {
+                return self.finish(CloseReason::Finished, Wire::Quiet, tools);
+            }
         } else if let Some(server) = &mut self.server {
             server.end.ready.merge(ready);
         }
@@ -148,13 +151,18 @@ impl<M: Machine> Connection<M> {
         match &mut self.stage {
             Stage::Talking(_) if M::READS => self.listen(tools),
             Stage::Securing(_) => self.shake_hands(tools),
+            Stage::SecuringServer(_) if M::INTERCEPTS => self.shake_hands_with_server(tools),
             Stage::Verifying(..) | Stage::Resolving(..) | Stage::Probing(..) => Fate::Stays,
             Stage::Dialling(..) => self.dial(tools),
             Stage::Associated(_) if M::ASSOCIATES => self.attend(tools),
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::Talking(_) | Stage::Associated(_) | Stage::Exchanging(..) | Stage::Over => Fate::Over,
+            Stage::Talking(_)
+            | Stage::SecuringServer(_)
+            | Stage::Associated(_)
+            | Stage::Exchanging(..)
+            | Stage::Over => Fate::Over,
         }
     }
 
@@ -165,6 +173,7 @@ impl<M: Machine> Connection<M> {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
+            Stage::SecuringServer(_) => self.server_insecure(&io::ErrorKind::TimedOut.into(), tools),
             Stage::Verifying(_) if M::VERIFIES => self.verifying_expired(tools),
             Stage::Resolving(_) => self.take_answer(Err(ResolveError::Failed), tools),
             Stage::Probing(_) if M::PROBES => self.probing_over(tools),
@@ -283,6 +292,8 @@ impl<M: Machine> Connection<M> {
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
             }
+            Step::SecureServer(securing) if M::INTERCEPTS => self.secure_server(session, &securing, tools),
+            Step::SecureServer(_) => self.finish(CloseReason::ServerTlsFailed, Wire::Reset, tools),
             Step::Secure(securing) => self.secure(session, &securing, tools),
             Step::Verify(credentials) if M::VERIFIES => self.verify(session, credentials, tools),
             Step::Resolve(name) if M::RESOLVES => self.resolve(session, name, tools),
@@ -295,7 +306,9 @@ impl<M: Machine> Connection<M> {
                 self.finish(CloseReason::BadRequest, Wire::Reset, tools)
             }
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),
-            Step::Tunnel { to_server } => self.open_tunnel(session, to_server, tools),
+            Step::Tunnel { to_server } => {
+                self.open_tunnel(session, Before { to_server, ..Before::default() }, tools)
+            }
         }
     }
 
@@ -397,7 +410,7 @@ impl<M: Machine> Connection<M> {
         self.carry_out(session, step, tools)
     }
 
-    fn open_tunnel(&mut self, mut session: Box<M>, to_server: Vec<u8>, tools: &mut Tools<'_, M>) -> Fate {
+    fn open_tunnel(&mut self, mut session: Box<M>, before: Before, tools: &mut Tools<'_, M>) -> Fate {
         self.life.open(&session);
         let greeting = session.take_greeting();
         if let Some(server) = &mut self.server
@@ -405,7 +418,7 @@ impl<M: Machine> Connection<M> {
         {
             return self.finish(CloseReason::ServerReset, Wire::Reset, tools);
         }
-        let tunnelling = Tunnelling::new(session, to_server, &mut self.life, tools);
+        let tunnelling = Tunnelling::new(session, before, &mut self.life, tools);
         self.stage = Stage::Tunnelling(tunnelling);
         self.tunnel(tools)
     }
@@ -425,64 +438,10 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    fn ask_server(&mut self, session: Box<M>, wanted: session::Exchange, tools: &mut Tools<'_, M>) -> Fate {
-        // With more in hand it waits for its turn: a pipeline that is answered at once would nest as deep as it is long.
-        let pipelined = !wanted.after_head.is_empty();
-        self.life.open(&session);
-        match Exchanging::new(session, wanted, tools) {
-            Ok(exchanging) => {
-                self.set_deadline(exchanging.due(), tools);
-                self.stage = Stage::Exchanging(Box::new(exchanging));
-                if pipelined { Fate::Yields } else { self.exchange(tools) }
-            }
-            Err(mut session) => {
-                let step = session.exchange_failed(CloseReason::BadRequest, false);
-                self.carry_out(session, step, tools)
-            }
-        }
-    }
-
-    fn exchange(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        let (Stage::Exchanging(exchanging), Some(server)) = (&mut self.stage, &mut self.server) else {
-            return Fate::Stays;
-        };
-        let turn = exchanging.turn(&mut self.client, &mut server.end, &mut self.life, tools);
-        let due = exchanging.due();
-        self.set_deadline(due, tools);
-        match turn {
-            exchanging::Turn::Wait => Fate::Stays,
-            exchanging::Turn::Again => Fate::Yields,
-            exchanging::Turn::Finished { client_reusable, server_reusable } => {
-                if !server_reusable {
-                    self.server = None;
-                }
-                if !client_reusable || tools.draining {
-                    return self.finish(CloseReason::Finished, Wire::Say(Vec::new()), tools);
-                }
-                self.next_request(tools)
-            }
-            exchanging::Turn::ClientBroke(reason) => self.cut(reason, tools),
-            exchanging::Turn::Failed(reason) => self.fail_exchange(reason, tools),
-        }
-    }
-
     /// Ends it in the middle, with a reset both ways.
     fn cut(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
         self.server.iter().for_each(Server::reset_on_close);
         self.finish(reason, Wire::Reset, tools)
-    }
-
-    fn next_request(&mut self, tools: &mut Tools<'_, M>) -> Fate {
-        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        let (session, step) = exchanging.next_request(tools);
-        self.carry_out(session, step, tools)
-    }
-
-    fn fail_exchange(&mut self, reason: CloseReason, tools: &mut Tools<'_, M>) -> Fate {
-        let Some(exchanging) = self.stage.take_exchange() else { return Fate::Stays };
-        let reused = self.server.take().is_some_and(|server| server.reused);
-        let (session, step) = exchanging.fail(reason, reused, tools.loan);
-        self.carry_out(session, step, tools)
     }
 
     fn over(&mut self, tools: &mut Tools<'_, M>) -> Fate {

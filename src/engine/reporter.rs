@@ -97,15 +97,14 @@ impl<M: Machine> Life<M> {
         }
     }
 
-    /// The client's TLS failed: a line for everybody, as only this error tells a missing root from a wrong port.
-    pub fn tls_failed(&self, error: &dyn fmt::Display) {
-        let reason = CloseReason::TlsFailed.as_str().into();
+    /// TLS with one side failed: a line for everybody, as only this error tells a missing root from a wrong port.
+    pub fn tls_failed(&self, reason: CloseReason, error: &dyn fmt::Display) {
+        let reason = reason.as_str().into();
         let sport = self.client.port().into();
-        self.log(
-            Level::Info,
-            "Failed",
-            &[("reason", reason), ("sport", sport), ("error", Value::Shown(error))],
-        );
+        let mut fields = vec![("reason", reason), ("sport", sport)];
+        fields.extend(self.record.name());
+        fields.push(("error", Value::Shown(error)));
+        self.log(Level::Info, "Failed", &fields);
     }
 
     /// What the live table shows to those who ask.

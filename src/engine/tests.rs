@@ -50,9 +50,12 @@ fn start_in(
     first: impl FnOnce(&Handle<Plan>, SocketAddr, Arc<Plan>),
 ) -> Running {
     let text =
-        format!("listen: [{{ {listener}, ip6: [], port: 0 }}]\noutput: {{ allowLocal: true }}\n{settings}\n");
+        format!("listen: [{{ {listener}, ip6: [], port: 1 }}]\noutput: {{ allowLocal: true }}\n{settings}\n");
     let loaded = config::load(&text, Path::new("test.yml"), LoadOptions::default());
-    let plan = Arc::new(loaded.unwrap_or_else(|problems| panic!("{problems}")).plan);
+    let mut plan = loaded.unwrap_or_else(|problems| panic!("{problems}")).plan;
+    // One that is free: the system chooses.
+    plan.service.listeners[0].addr.set_port(0);
+    let plan = Arc::new(plan);
     let bindings = vec![bind(&plan.service.listeners[0], 1).unwrap()];
     let addr = bindings[0].sockets[0].local_addr().unwrap();
     let (mut worker, prepared) = prepare().unwrap();

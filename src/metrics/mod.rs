@@ -113,7 +113,7 @@ const PROTOCOLS: [&str; 6] = ["TLS", "HTTP", "QUIC", "DNS", "NTP", "none"];
 /// At [`tls_version_index`].
 const TLS_VERSIONS: [&str; 6] = ["1.0", "1.1", "1.2", "1.3", "other", "none"];
 /// At [`action_index`].
-const ACTIONS: [&str; 3] = ["accept", "deny", "redirect"];
+const ACTIONS: [&str; 4] = ["accept", "deny", "redirect", "intercept"];
 /// At [`probed_index`].
 const PROBED: [&str; 3] = ["valid", "invalid", "unknown"];
 /// IPv4 and IPv6, in this order.
@@ -156,6 +156,7 @@ fn action_index(action: Action) -> usize {
         Action::Accept => 0,
         Action::Deny => 1,
         Action::Redirect => 2,
+        Action::Intercept => 3,
         // Counted by its rule alone.
         Action::Observe => usize::MAX,
     }
@@ -347,9 +348,12 @@ mod tests {
         ] {
             assert_eq!(PROTOCOLS[protocol_index(l5)], label);
         }
-        for (action, label) in
-            [(Action::Accept, "accept"), (Action::Deny, "deny"), (Action::Redirect, "redirect")]
-        {
+        for (action, label) in [
+            (Action::Accept, "accept"),
+            (Action::Deny, "deny"),
+            (Action::Redirect, "redirect"),
+            (Action::Intercept, "intercept"),
+        ] {
             assert_eq!(ACTIONS[action_index(action)], label);
         }
         for (code, label) in [

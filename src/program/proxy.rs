@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 #[cfg(feature = "metrics")]
 use crate::metrics::Server;
 use crate::session::Session;
+#[cfg(feature = "intercept")]
+use crate::sys::privileges;
 #[cfg(feature = "tls")]
 use crate::sys::socket::Outgoing;
 use crate::sys::time;
@@ -55,6 +57,8 @@ impl Program for Session {
         options.optflag("", "connections", "show the live connections of the running program");
         options.optopt("", "pass", "let a device reach a name for a while: --pass 15m DEVICE NAME", "TIME");
         options.optflag("", "print-config", "print the embedded default configuration");
+        #[cfg(feature = "intercept")]
+        options.optopt("", "make-ca", "make an authority for `action: intercept` in a folder", "DIR");
         options.optflag("", "hash-password", "read a password and print its hash, for `users`");
     }
 
@@ -63,6 +67,16 @@ impl Program for Session {
     }
 
     fn without_configuration(given: &Matches) -> Option<ExitCode> {
+        #[cfg(feature = "intercept")]
+        if let Some(dir) = given.opt_str("make-ca") {
+            return Some(match cli::make_ca(&dir) {
+                Ok(advice) => {
+                    cli::say(&advice);
+                    ExitCode::SUCCESS
+                }
+                Err(error) => cli::cannot_run::<Session>(&error),
+            });
+        }
         match request(given) {
             Ok(None) => {}
             Ok(Some(request)) => return Some(ask(given, &request)),
@@ -151,6 +165,13 @@ impl Program for Session {
         {
             *new = Arc::clone(old);
         }
+        // Certificates, sessions and refusals go on.
+        #[cfg(feature = "intercept")]
+        if let (Some(new), Some(old)) = (&mut plan.interception, &running.interception)
+            && new.is_same(old)
+        {
+            *new = Arc::clone(old);
+        }
         // What sources have taken stays taken, where a rule's limits are the same.
         for (index, keeper) in &mut plan.keepers {
             if let Some(old) = running.keepers.get(index).filter(|old| old.quota() == keeper.quota()) {
@@ -182,6 +203,12 @@ impl Program for Session {
     }
 
     fn in_force(plan: &Arc<Plan>, metrics: &Metrics, around: &Arc<Household>) {
+        #[cfg(feature = "intercept")]
+        if plan.interception.is_some()
+            && let Err(error) = privileges::forbid_dumps()
+        {
+            log::warn!("the authority's key is not kept out of core dumps: {error}");
+        }
         around.follow(plan);
         metrics.rules_loaded(plan.rules.len());
     }

@@ -23,6 +23,8 @@ pub struct Asked {
     pub keep_alive: bool,
     /// Of HTTP/1.`minor`: clients of 1.0 must not get an interim response (RFC 9110 §15.2).
     pub minor: u8,
+    /// It asks for another protocol, to which the server may change.
+    pub upgrades: bool,
 }
 
 /// How a turn of an exchange ended.
@@ -42,6 +44,8 @@ pub enum Progress {
         /// The server may be asked again.
         server_reusable: bool,
     },
+    /// The server goes on in another protocol. What it has said so far, its answer first, is for the client.
+    Switched(Vec<u8>),
     /// The server's bytes are no HTTP.
     BadResponse,
     /// The client's body is not framed as it said.
@@ -224,6 +228,9 @@ impl Exchange {
         }
         let all = std::mem::take(buffer);
         let (head, rest) = all.split_at(found.unwrap_or_default().min(all.len()));
+        if self.asked.upgrades && self.request.is_done() && http1::switches_protocols(head) {
+            return Err(Progress::Switched(all));
+        }
         let response = http1::parse_response(head, &self.asked.method).map_err(|_| Progress::BadResponse)?;
         if self.asked.minor == 0 && response.body == Framing::Chunked {
             // Not allowed (RFC 9112 §6.1): the client would take the chunks for the body.

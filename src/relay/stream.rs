@@ -18,6 +18,9 @@ pub enum Role {
     /// We are the server, with these certificates and versions.
     #[cfg(feature = "tls")]
     Server(std::sync::Arc<rustls::ServerConfig>),
+    /// We are the client, and want the server with this name.
+    #[cfg(feature = "tls")]
+    Client(std::sync::Arc<rustls::ClientConfig>, rustls::pki_types::ServerName<'static>),
 }
 
 /// One peer's stream.
@@ -99,6 +102,11 @@ impl Stream {
         }
     }
 
+    /// What is spoken inside of TLS, as both sides agreed on by ALPN (RFC 7301).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.alpn()
+    }
+
     /// Whether a short read has emptied it, so that what comes later raises a new edge, and whether it may be spliced.
     pub fn is_bare(&self) -> bool {
         self.tls.is_none()
@@ -143,6 +151,10 @@ impl Stream {
         Ok(true)
     }
 
+    pub fn alpn(&self) -> Option<&[u8]> {
+        None
+    }
+
     pub fn is_bare(&self) -> bool {
         true
     }
@@ -158,6 +170,40 @@ impl Stream {
     pub fn shutdown(&mut self) -> io::Result<()> {
         self.socket.shutdown(Shutdown::Write)
     }
+}
+
+/// Whether an error says that the peer did not like our certificate (RFC 8446 §6.2).
+pub fn is_certificate_alert(error: &io::Error) -> bool {
+    #[cfg(feature = "tls")]
+    {
+        use rustls::AlertDescription::{
+            AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown,
+            UnknownCA, UnsupportedCertificate,
+        };
+        matches!(
+            rustls_error(error),
+            Some(rustls::Error::AlertReceived(
+                AccessDenied
+                    | BadCertificate
+                    | CertificateExpired
+                    | CertificateRevoked
+                    | CertificateUnknown
+                    | UnknownCA
+                    | UnsupportedCertificate
+            ))
+        )
+    }
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+/// What rustls says of it.
+#[cfg(feature = "tls")]
+pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// Whether an error says that the peer's bytes are no TLS, not intact, or that it did not like ours.

@@ -7,6 +7,9 @@
 //!
 //! Early data is never accepted, and a certificate never asked for.
 
+#[cfg(feature = "intercept")]
+pub mod intercepted;
+
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ServerSessionMemoryCache;
-use rustls::{Connection, InvalidMessage, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, Connection, InvalidMessage, ServerConfig, ServerConnection};
 
 use super::stream::Role;
 use crate::sys::time::TlsClock;
@@ -31,6 +34,9 @@ const READS_PER_TURN: usize = 16;
 /// Bytes of a client's half of a handshake: what BoringSSL allows for one message. A hello with post-quantum keys, a ticket
 /// and ECH has some four thousand; rustls alone would hold 64 KiB for everybody who begins one and never ends it.
 const MAX_HANDSHAKE: usize = 16 * 1024;
+
+/// Bytes of a server's half: what rustls takes of one message. Some chains of certificates are long.
+const MAX_SERVER_HANDSHAKE: usize = 64 * 1024;
 
 /// Bytes of one read of a handshake.
 const HANDSHAKE_READ: usize = 4 * 1024;
@@ -68,6 +74,10 @@ impl Tls {
             Role::Server(config) => {
                 Connection::Server(ServerConnection::new(Arc::clone(config)).map_err(failure)?)
             }
+            Role::Client(config, name) => {
+                let connection = ClientConnection::new(Arc::clone(config), name.clone());
+                Connection::Client(connection.map_err(failure)?)
+            }
         };
         connection.set_buffer_limit(Some(MAX_UNSENT));
         Ok(Tls { connection, sending: Sending::Open, received: 0, first: first.to_vec() })
@@ -79,7 +89,11 @@ impl Tls {
         while !received.is_empty() && self.connection.read_tls(&mut received)? > 0 {
             self.connection.process_new_packets().map_err(failure)?;
         }
-        if self.connection.is_handshaking() && self.received > MAX_HANDSHAKE {
+        let most = match self.connection {
+            Connection::Server(_) => MAX_HANDSHAKE,
+            Connection::Client(_) => MAX_SERVER_HANDSHAKE,
+        };
+        if self.connection.is_handshaking() && self.received > most {
             return Err(failure(InvalidMessage::HandshakePayloadTooLarge.into()));
         }
         Ok(())
@@ -102,6 +116,11 @@ impl Tls {
             self.take_in(buffer.get(..n).unwrap_or_default())?;
         }
         Ok(false)
+    }
+
+    /// What both sides agreed on.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
     }
 
     /// Reads plain bytes. An end without close_notify is an end like another: many clients close so, and what they sent

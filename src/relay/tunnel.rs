@@ -23,6 +23,9 @@ pub enum Progress {
     Broken(Broken),
 }
 
+/// Is shown what the client sends, and says how the server's answers to that are to be read, if at all.
+pub type Look<'a> = dyn FnMut(&[u8]) -> Option<Box<dyn Answers>> + 'a;
+
 /// Both directions of one connection.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -35,9 +38,15 @@ pub struct Tunnel {
 impl Tunnel {
     /// A tunnel that first sends the server what was read before it stood.
     pub fn new(to_server: Vec<u8>) -> Self {
-        let mut up = Direction::to_end();
-        up.prepend(to_server);
-        Tunnel { up, down: Direction::to_end() }
+        Self::going_on(to_server, Vec::new())
+    }
+
+    /// A tunnel that first sends both sides what was read before it stood.
+    pub fn going_on(to_server: Vec<u8>, to_client: Vec<u8>) -> Self {
+        let mut tunnel = Tunnel { up: Direction::to_end(), down: Direction::to_end() };
+        tunnel.up.prepend(to_server);
+        tunnel.down.prepend(to_client);
+        tunnel
     }
 
     /// Reads what the server says as a nameserver's answers. Before it has said anything.
@@ -57,7 +66,7 @@ impl Tunnel {
         client: &mut End,
         server: &mut End,
         loan: &mut Loan,
-        seen: &mut dyn FnMut(&[u8]) -> Option<Box<dyn Answers>>,
+        seen: &mut Look<'_>,
     ) -> Progress {
         let before = self.up.delivered() + self.down.delivered();
         let mut answers = None;

@@ -45,6 +45,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// Whether it ever answers [`Step::Resolve`]. A program whose machine does not has no resolver.
     const RESOLVES: bool;
 
+    /// Whether it ever answers [`Step::SecureServer`]; likewise.
+    const INTERCEPTS: bool = false;
     /// Whether it takes flows of datagrams, too; likewise.
     const DATAGRAMS: bool;
     /// Whether it ever answers [`Step::Probe`]; likewise.
@@ -118,6 +120,21 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// TLS of the last [`Step::Secure`] stands.
     fn secured(&mut self, _env: &mut Env<'_, Self>) -> Step {
         self.close(CloseReason::TlsFailed)
+    }
+
+    /// TLS of the last [`Step::SecureServer`] stands, and this is what the server chose to speak inside of it.
+    fn server_secured(&mut self, _alpn: Option<&[u8]>, _env: &mut Env<'_, Self>) -> Step {
+        self.close(CloseReason::ServerTlsFailed)
+    }
+
+    /// The client broke the handshake of the last [`Step::Secure`] off when it had seen our certificate.
+    fn certificate_refused(&mut self, reason: CloseReason, _env: &mut Env<'_, Self>) -> Step {
+        self.close(reason)
+    }
+
+    /// Whether the connection to the server cannot be replaced by another one.
+    fn is_bound(&self) -> bool {
+        false
     }
 
     /// Begins a connection that this program itself has dialled and that a firewall has sent back: it ends at once.

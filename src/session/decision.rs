@@ -115,6 +115,11 @@ impl Session {
             Identity::None => (L5::None, None),
         };
         self.facts.l5 = Known::Is(l5);
+        if let Identity::Http { host } = &identity {
+            let host = host.as_deref().and_then(|host| Some(Authority::parse(host).ok()?.host));
+            let target = http1::target_of(&self.prelude).into_owned();
+            self.note_request(host.as_ref(), &target);
+        }
         self.facts.cert = if l5.is_encrypted() { Known::Unknown } else { Known::Absent };
         if self.wish == Wish::Lost {
             self.facts.port = port.map_or(Known::Absent, Known::Is);
@@ -201,9 +206,11 @@ impl Session {
             facts.cert = self.cert_at(addr);
             match decide(&self.plan, &mut facts, env) {
                 Decision::Verdict(verdict) => match verdict.action {
-                    Action::Accept => {
-                        yes.get_or_insert(verdict);
-                        accepted.push(addr);
+                    Action::Accept | Action::Intercept => {
+                        // An address that is treated otherwise than the first good one is not dialled instead of it.
+                        if yes.get_or_insert(verdict).action == verdict.action {
+                            accepted.push(addr);
+                        }
                         open.push(addr);
                     }
                     Action::Redirect => {
@@ -255,7 +262,7 @@ impl Session {
     fn unobserved(&mut self, verdict: Verdict, env: &Env<'_>) -> Option<Need> {
         match observe(&self.plan, &mut self.facts, env, verdict) {
             Observed::Need(Need::FirstBytes) if self.facts.l5.is_unknown() => Some(Need::FirstBytes),
-            Observed::Need(Need::Cert) if verdict.action == Action::Accept && self.identity.is_some() => {
+            Observed::Need(Need::Cert) if verdict.action.lets_through() && self.identity.is_some() => {
                 Some(Need::Cert)
             }
             _ => None,
@@ -264,22 +271,11 @@ impl Session {
 
     fn carry_out(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
         match verdict.action {
-            Action::Accept => {
-                if let Err(refused) = self.take_share(verdict, env.now) {
-                    self.refused = Some(refused);
-                    self.announce(Verdict { action: Action::Deny, ..verdict }, env);
-                    return self.close(CloseReason::Limit);
-                }
-                let port = self.facts.port.is().copied();
-                let addrs: Vec<_> =
-                    addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
-                self.announce(verdict, env);
-                if addrs.is_empty() {
-                    return self.close(CloseReason::NoDestination);
-                }
-                self.go(State::Dialling);
-                Step::Dial(addrs)
-            }
+            Action::Accept => self.accept(verdict, addrs, env),
+            // Whether it is TLS must be known in order to decrypt it.
+            Action::Intercept if self.facts.l5.is_unknown() => self.peek(env),
+            Action::Intercept if self.facts.l5 == Known::Is(L5::Tls) => self.intercept(verdict, addrs, env),
+            Action::Intercept => self.accept(Verdict { action: Action::Accept, ..verdict }, addrs, env),
             // Whether it is plain HTTP must be known in order to answer it.
             Action::Redirect if self.facts.l5.is_unknown() => self.peek(env),
             Action::Redirect => self.redirect(verdict, env),
@@ -288,6 +284,20 @@ impl Session {
                 self.refuse(env)
             }
         }
+    }
+
+    pub(super) fn accept(&mut self, verdict: Verdict, addrs: Vec<IpAddr>, env: &mut Env<'_>) -> Step {
+        if let Some(beyond) = self.go_beyond_limits(verdict, env) {
+            return beyond;
+        }
+        let port = self.facts.port.is().copied();
+        let addrs: Vec<_> = addrs.into_iter().filter_map(|ip| Some(SocketAddr::new(ip, port?))).collect();
+        self.announce(verdict, env);
+        if addrs.is_empty() {
+            return self.close(CloseReason::NoDestination);
+        }
+        self.go(State::Dialling);
+        Step::Dial(addrs)
     }
 
     /// Plain HTTP learns that there is https; everything else is denied.
@@ -322,6 +332,14 @@ impl Session {
     pub(super) fn deny_always(&mut self, env: &mut Env<'_>) -> Step {
         self.announce(Verdict { action: Action::Deny, rule: RuleId::Always }, env);
         self.refuse(env)
+    }
+
+    /// Refuses what is accepted and goes beyond a limit of its rule.
+    pub(super) fn go_beyond_limits(&mut self, verdict: Verdict, env: &mut Env<'_>) -> Option<Step> {
+        let refused = self.take_share(verdict, env.now).err()?;
+        self.refused = Some(refused);
+        self.announce(Verdict { action: Action::Deny, ..verdict }, env);
+        Some(self.close(CloseReason::Limit))
     }
 
     /// Counts an accepted connection or request towards the limits of its rule.

@@ -25,6 +25,9 @@ impl Session {
             Outcome::Identified(identity) => {
                 // Not needed any more, and neither is its copy of the bytes.
                 self.identifier = Identifier::new(self.plan.parsers);
+                if self.intercepting.is_some() {
+                    return self.identified_inside(&identity, env);
+                }
                 self.learn(identity, env);
                 self.advance(env)
             }
@@ -40,6 +43,9 @@ impl Session {
     pub(super) fn out_of_bytes(&mut self, env: &mut Env<'_>) -> Step {
         if self.has_begun() {
             return self.incomplete(TOO_LATE, env);
+        }
+        if self.intercepting.is_some() {
+            return self.identified_inside(&Identity::None, env);
         }
         self.learn(Identity::None, env);
         self.advance(env)

@@ -8,18 +8,20 @@
 //! A client can begin another QUIC connection in a flow that was let in for a first one. That is decided by itself, before
 //! the server hears of it.
 
+mod held;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Charge;
+use self::held::Held;
 use super::{CloseReason, Env, Machine, Record, Step};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
 use crate::identify::Identity;
-use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS};
+use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome};
 use crate::metrics::Metrics;
 use crate::quota::{Share, Way};
 
@@ -100,14 +102,6 @@ struct Deciding<M> {
     /// Until then.
     until: Option<Instant>,
     held: Held,
-}
-
-/// The datagrams that wait.
-#[derive(Debug, Default)]
-struct Held {
-    datagrams: Vec<Vec<u8>>,
-    bytes: usize,
-    charge: Option<Charge>,
 }
 
 /// What was let in.
@@ -399,6 +393,7 @@ impl<M: Machine> Flow<M> {
             Step::Read { .. }
             | Step::Resolve(_)
             | Step::Secure(_)
+            | Step::SecureServer(_)
             | Step::Verify(_)
             | Step::Probe(_)
             | Step::Associate(_)
@@ -407,20 +402,6 @@ impl<M: Machine> Flow<M> {
         };
         self.deciding = Some(deciding);
         act
-    }
-}
-
-impl Held {
-    /// Keeps a datagram if there is room and memory for it. The first one has always room.
-    fn push<M: Machine>(&mut self, datagram: &[u8], env: &Env<'_, M>) -> bool {
-        let bytes = self.bytes.saturating_add(datagram.len());
-        let room = self.datagrams.is_empty() || (self.datagrams.len() < MAX_DATAGRAMS && bytes <= MAX_BYTES);
-        if !room || !self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(bytes) {
-            return false;
-        }
-        self.bytes = bytes;
-        self.datagrams.push(datagram.to_vec());
-        true
     }
 }
 

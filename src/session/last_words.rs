@@ -22,9 +22,12 @@ impl Session {
                     None => Wire::Quiet,
                 };
             }
+            // Inside of TLS there is nothing that every protocol understands.
+            (Owed::Nothing, State::FirstBytes) if self.intercepting.is_some() => return Wire::Quiet,
             (Owed::Nothing, _) => {}
         }
         match reason {
+            CloseReason::BadCertificate | CloseReason::ServerTlsFailed => Wire::Say(TLS_REFUSAL.to_vec()),
             CloseReason::Denied | CloseReason::Incomplete => match (&self.identity, self.prelude.first()) {
                 (Some(Identity::Tls(_)), _) | (None, Some(0x16)) => Wire::Say(TLS_REFUSAL.to_vec()),
                 (Some(Identity::Http { .. }), _) => Wire::Say(self.first_reply(DENIED)),

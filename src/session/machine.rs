@@ -8,6 +8,7 @@ use super::authentication::Login;
 use super::budget::{Charge, FREE};
 use super::decision::facts_of;
 use super::flow::Watch;
+use super::interception::Intercepting;
 use super::owed::Owed;
 use super::probing::Certificates;
 use super::record::Kept;
@@ -74,6 +75,8 @@ pub struct Session {
     pub(super) certificates: Certificates,
     /// The verdict on the connection, or on the request at hand.
     pub(super) verdict: Option<Verdict>,
+    /// Set when the connection is to be decrypted.
+    pub(super) intercepting: Option<Box<Intercepting>>,
     /// What it takes of the limits of its rule; taken when its bytes are relayed.
     pub(super) share: Option<Share>,
     /// The limit of a rule that it would have gone beyond.
@@ -88,6 +91,7 @@ impl Machine for Session {
     const EXCHANGES: bool = true;
     const VERIFIES: bool = true;
     const RESOLVES: bool = true;
+    const INTERCEPTS: bool = cfg!(feature = "intercept");
     const TIES: bool = true;
     const DATAGRAMS: bool = true;
     const PROBES: bool = cfg!(feature = "tls");
@@ -120,6 +124,7 @@ impl Machine for Session {
             resolved: None,
             certificates: Certificates::default(),
             verdict: None,
+            intercepting: None,
             share: None,
             refused: None,
             plan,
@@ -176,8 +181,24 @@ impl Machine for Session {
     }
 
     fn secured(&mut self, env: &mut Env<'_>) -> Step {
+        if self.intercepting.is_some() {
+            return self.go_inside(env);
+        }
         // What comes now is an HTTP proxy's first request, with a time of its own.
         self.read(State::RequestHead, env.now)
+    }
+
+    fn server_secured(&mut self, alpn: Option<&[u8]>, env: &mut Env<'_>) -> Step {
+        self.secure_client(alpn, env)
+    }
+
+    fn certificate_refused(&mut self, reason: CloseReason, env: &mut Env<'_>) -> Step {
+        self.remember_refusal(env);
+        self.close(reason)
+    }
+
+    fn is_bound(&self) -> bool {
+        self.intercepting.is_some()
     }
 
     fn comes_back(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
@@ -195,13 +216,19 @@ impl Machine for Session {
 
     fn bytes(&mut self, bytes: &[u8], env: &mut Env<'_>) -> Step {
         debug_assert!(self.is_reading(), "bytes in {:?}", self.state);
-        if self.is_idle() {
-            if http1::without_leading_lines(bytes).is_empty() {
-                return Step::Read { until: self.idle_until };
-            }
+        let was_idle = self.is_idle();
+        self.prelude.extend_from_slice(bytes);
+        if self.state == State::RequestHead
+            && self.was_answered()
+            && http1::without_leading_lines(&self.prelude).is_empty()
+        {
+            self.prelude.clear();
+            self.head_end = HeadEnd::new();
+            return Step::Read { until: self.idle_until };
+        }
+        if was_idle {
             self.begin_request(env);
         }
-        self.prelude.extend_from_slice(bytes);
         match self.look(env) {
             step @ Step::Read { .. } if self.afford_prelude(env) => step,
             Step::Read { .. } if self.state == State::FirstBytes => self.incomplete(NO_MEMORY, env),
@@ -286,7 +313,10 @@ impl Machine for Session {
         self.advance(env)
     }
 
-    fn connected(&mut self, _server: SocketAddr, local: SocketAddr, _env: &mut Env<'_>) -> Step {
+    fn connected(&mut self, server: SocketAddr, local: SocketAddr, env: &mut Env<'_>) -> Step {
+        if self.intercepting.is_some() {
+            return self.secure_server(server, env);
+        }
         self.go(State::Open);
         match std::mem::replace(&mut self.owed, Owed::Nothing) {
             Owed::Response(request) => {

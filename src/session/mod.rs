@@ -19,6 +19,8 @@ mod datagram;
 mod decision;
 mod first_bytes;
 pub mod flow;
+#[cfg_attr(not(feature = "intercept"), path = "no_interception.rs")]
+mod interception;
 mod last_words;
 mod machine;
 mod memory;
@@ -108,6 +110,8 @@ pub enum Step {
     Probe(Vec<probe::Target>),
     /// Connect to one of these, in this order of preference.
     Dial(Vec<SocketAddr>),
+    /// Put TLS on the server's end.
+    SecureServer(Securing),
     /// Open a way for datagrams, say so with [`Machine::associated`], and keep it open as long as the client's connection is.
     Associate(Associating),
     /// Relay everything both ways.
@@ -121,7 +125,7 @@ pub enum Step {
     Close(Closing),
 }
 
-/// TLS to be put on the client's end.
+/// TLS to be put on one end.
 #[derive(Debug)]
 pub struct Securing {
     /// As whom, and with which certificates.
@@ -156,6 +160,8 @@ pub struct Exchange {
     pub keep_alive: bool,
     /// The client's version is HTTP/1.`minor`.
     pub minor: u8,
+    /// The server may change to another protocol, which is then relayed both ways (RFC 9110 §7.8).
+    pub upgrades: bool,
 }
 
 /// How a session ends.

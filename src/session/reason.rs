@@ -36,6 +36,10 @@ pub enum CloseReason {
     WrongProtocol,
     /// The client's TLS handshake failed, or its bytes did not arrive as they were sent.
     TlsFailed,
+    /// The server's certificate is not valid, so that its connection is not intercepted and goes nowhere.
+    BadCertificate,
+    /// The server's TLS handshake failed for another reason.
+    ServerTlsFailed,
     /// A PROXY header was missing or malformed.
     BadProxyHeader,
     /// Somebody who is not in `trusted` came to a listener for PROXY headers.
@@ -70,7 +74,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of declaration: `ALL[r as usize] == r`.
-    pub const ALL: [CloseReason; 30] = [
+    pub const ALL: [CloseReason; 32] = [
         CloseReason::Finished,
         CloseReason::Denied,
         CloseReason::Redirected,
@@ -86,6 +90,8 @@ impl CloseReason {
         CloseReason::BadResponse,
         CloseReason::WrongProtocol,
         CloseReason::TlsFailed,
+        CloseReason::BadCertificate,
+        CloseReason::ServerTlsFailed,
         CloseReason::BadProxyHeader,
         CloseReason::UntrustedSender,
         CloseReason::HealthCheck,
@@ -143,6 +149,8 @@ impl CloseReason {
             CloseReason::BadResponse => "bad_response",
             CloseReason::WrongProtocol => "wrong_protocol",
             CloseReason::TlsFailed => "tls_failed",
+            CloseReason::BadCertificate => "bad_certificate",
+            CloseReason::ServerTlsFailed => "server_tls_failed",
             CloseReason::BadProxyHeader => "bad_proxy_header",
             CloseReason::UntrustedSender => "untrusted_sender",
             CloseReason::HealthCheck => "health_check",

@@ -99,6 +99,17 @@ impl Session {
             Some(Identity::Dns { query: Some(query) }) => fields.push(("query", (&**query).into())),
             _ => {}
         }
+        if self.is_bound()
+            && let Known::Is(l7) = self.facts().l7
+        {
+            fields.push(("inside", l7.as_str().into()));
+            if let Known::Is(host) = &self.facts().host {
+                fields.push(("host", (&**host).into()));
+            }
+            if let Known::Is(path) = &self.facts().path {
+                fields.push(("path", (&**path).into()));
+            }
+        }
         fields
     }
 }
@@ -119,6 +130,7 @@ impl Record<Session> for Kept {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Intercept => "Intercept",
             Action::Observe => "Observe",
         }
     }
@@ -132,6 +144,10 @@ impl Record<Session> for Kept {
             return metrics.observed(verdict.rule);
         }
         metrics.verdict(verdict, session.facts().dest.is().copied());
+        if session.is_bound() && session.facts().l7.is().is_some() {
+            // The connection was counted when the rules said that it is to be decrypted.
+            return;
+        }
         match (session.identity(), session.facts().l5) {
             (Some(identity), _) => count_identity(identity, metrics),
             (None, Known::Is(l5)) => metrics.identified(l5, None),

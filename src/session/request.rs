@@ -8,26 +8,32 @@ use super::state::State;
 use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
-use crate::decide::facts::{Known, L5};
+use crate::decide::facts::{Known, L5, L7};
+use crate::decide::request::normalise_path;
 use crate::decide::{Action, Decision, Verdict, name};
-use crate::wire::http1::{self, Framing, HeadEnd, Reject, Request, Target};
+use crate::wire::http1::{self, Framing, HeadEnd, Host, Reject, Request, Target};
 
 impl Session {
     /// The first bytes of a further request are here: the time for a head and the rules of this moment count, and nothing
     /// of the last request.
     pub(super) fn begin_request(&mut self, env: &Env<'_>) {
         self.adopt(env.plan);
+        self.waiting_since = env.now;
+        (self.share, self.refused) = (None, None);
+        if let Some(facts) = self.outside_facts() {
+            self.facts = facts;
+            return;
+        }
         self.facts = facts_of(self.client);
         self.identity = None;
         self.resolved = None;
         self.certificates = Certificates::default();
         self.wish = Wish::Lost;
-        (self.share, self.refused) = (None, None);
-        self.waiting_since = env.now;
     }
 
     pub(super) fn look_for_request(&mut self, env: &mut Env<'_>) -> Step {
-        if self.prelude.first().copied().is_some_and(accept::http::is_no_text) {
+        let is_no_text = self.prelude.first().copied().is_some_and(accept::http::is_no_text);
+        if is_no_text && self.intercepting.is_none() {
             return self.say(http1::reply(400, SPEAKS_HTTP, true), CloseReason::WrongProtocol);
         }
         let Some(end) = self.head_end.find(&self.prelude) else {
@@ -41,6 +47,7 @@ impl Session {
             return self.reject(Reject { status: 431, reason: "the request head is larger than 32 KiB" });
         }
         match http1::parse_request_and_host(head) {
+            Ok((request, host)) if self.intercepting.is_some() => self.consider_inside(request, host, env),
             Ok((request, host)) => self.authenticate(request, host, env),
             Err(reject) => self.reject(reject),
         }
@@ -59,6 +66,9 @@ impl Session {
             self.prelude.drain(..request.len.min(self.prelude.len()));
             self.owed = Owed::Established;
         } else {
+            if let Target::Absolute { host, .. } = &request.target {
+                self.note_request(Some(host), &request.path);
+            }
             // A request's protocol and name need no peek: the proxy itself resolves what it says.
             self.facts.l5 = Known::Is(L5::Http);
             self.facts.name = match &wish {
@@ -116,8 +126,12 @@ impl Session {
     pub(super) fn exchange(&mut self, request: &Request) -> Step {
         let buffered = self.take_prelude();
         let (head, after_head) = buffered.split_at(request.len.min(buffered.len()));
+        // Only a connection that is nobody else's can change its protocol.
+        let upgrades = self.intercepting.is_some() && http1::asks_for_upgrade(head, request);
+        let forward = if upgrades { http1::forward_upgrade } else { http1::forward_request };
         Step::Exchange(Exchange {
-            head: http1::forward_request(head, request),
+            head: forward(head, request),
+            upgrades,
             method: request.method.clone(),
             body: request.body,
             after_head: after_head.to_vec(),
@@ -126,7 +140,17 @@ impl Session {
         })
     }
 
-    fn reject(&mut self, reject: Reject) -> Step {
+    /// Takes in what an HTTP/1 request asks for.
+    pub(super) fn note_request(&mut self, host: Option<&Host>, path: &str) {
+        self.facts.l7 = Known::Is(L7::Http);
+        self.facts.host = match host {
+            Some(Host::Name(host)) => name::normalise(host.as_bytes()).map_or(Known::Absent, Known::Is),
+            Some(Host::Ip(_)) | None => Known::Absent,
+        };
+        self.facts.path = Known::Is(normalise_path(path));
+    }
+
+    pub(super) fn reject(&mut self, reject: Reject) -> Step {
         self.say(http1::reply(reject.status, reject.reason, true), CloseReason::BadRequest)
     }
 
@@ -180,6 +204,8 @@ pub(super) fn status_of(reason: CloseReason) -> Option<(u16, &'static str)> {
         | CloseReason::HalfClosed
         | CloseReason::WrongProtocol
         | CloseReason::TlsFailed
+        | CloseReason::BadCertificate
+        | CloseReason::ServerTlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::UntrustedSender
         | CloseReason::HealthCheck

@@ -170,6 +170,8 @@ fn status_of(reason: CloseReason) -> Option<Status> {
         | CloseReason::BadResponse
         | CloseReason::WrongProtocol
         | CloseReason::TlsFailed
+        | CloseReason::BadCertificate
+        | CloseReason::ServerTlsFailed
         | CloseReason::BadProxyHeader
         | CloseReason::UntrustedSender
         | CloseReason::HealthCheck

@@ -29,6 +29,8 @@ pub(super) enum State {
     Probing,
     /// Waiting for a connection.
     Dialling,
+    /// Waiting for TLS with the server to stand.
+    SecuringServer,
     /// Relaying.
     Open,
     /// Over.
@@ -90,6 +92,13 @@ const EDGES: &[(State, State)] = &[
     (Resolving, Probing),
     (Probing, Dialling),
     (Dialling, Open),
+    // Decrypted: TLS with the server, then with the client, then requests or what else there is.
+    (Dialling, SecuringServer),
+    (SecuringServer, Securing),
+    (Securing, FirstBytes),
+    (FirstBytes, RequestHead),
+    (FirstBytes, Open),
+    (RequestHead, Open),
     // The next request on a kept-alive connection.
     (Open, RequestHead),
 ];
@@ -129,6 +138,7 @@ mod tests {
             Resolving,
             Probing,
             Dialling,
+            SecuringServer,
             Open,
             Closed,
         ];

@@ -61,7 +61,7 @@ impl Session {
     pub(super) fn has_outlived_its_window(&mut self, env: &Env<'_>) -> bool {
         self.facts.time = Known::Unknown;
         match decide(&self.plan, &mut self.facts, env) {
-            Decision::Verdict(verdict) => verdict.action != Action::Accept,
+            Decision::Verdict(verdict) => !verdict.action.lets_through(),
             Decision::Need(_) => true,
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn observe(plan: &Plan, facts: &mut Facts, env: &Env<'_>, verdict: Ve
 /// Asks the rules, and looks up what they ask for of the surroundings. What is still needed then is for the session to find.
 pub(super) fn decide(plan: &Plan, facts: &mut Facts, env: &Env<'_>) -> Decision {
     let decision = by_rules(&plan.rules, facts, env);
-    let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action == Action::Accept);
+    let accepted = matches!(decision, Decision::Verdict(verdict) if verdict.action.lets_through());
     let Some(passes) = env.surroundings.passes(env.now).filter(|_| !accepted) else { return decision };
     match by_rules(&passes, facts, env) {
         Decision::Verdict(verdict) if verdict.action == Action::Accept => {

@@ -203,10 +203,12 @@ impl Head {
         while !header.is_null() {
             // SAFETY: the header is not null, and so lies within the control room, which is aligned for it.
             let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
-            let size = match (level, kind) {
-                (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) => size_of::<libc::sockaddr_in>(),
-                (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => size_of::<libc::sockaddr_in6>(),
-                _ => 0,
+            let (family, size) = match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) => (libc::AF_INET, size_of::<libc::sockaddr_in>()),
+                (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
+                    (libc::AF_INET6, size_of::<libc::sockaddr_in6>())
+                }
+                _ => (libc::AF_UNSPEC, 0),
             };
             if size > 0 {
                 // SAFETY: sockaddr_storage is plain data for which all zeroes is a value.
@@ -216,6 +218,8 @@ impl Head {
                     let data = libc::CMSG_DATA(header).cast_const();
                     std::ptr::copy_nonoverlapping(data, (&raw mut storage).cast(), size);
                 }
+                // The same as in the message, but that qemu-user leaves it there in the order of the machine it runs on.
+                storage.ss_family = family as libc::sa_family_t;
                 return decode(&storage);
             }
             // SAFETY: as for the first one.
@@ -312,6 +316,7 @@ fn send_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing;
     use std::time::Duration;
 
     fn local() -> UdpSocket {
@@ -320,16 +325,23 @@ mod tests {
         socket
     }
 
+    /// Listeners on loopback's addresses, of each family that this machine has.
+    fn listeners(count: usize) -> impl Iterator<Item = Vec<UdpSocket>> {
+        ["127.0.0.1:0", "[::1]:0"].into_iter().filter_map(move |addr| {
+            if addr.starts_with('[') && UdpSocket::bind(addr).is_err() {
+                return None;
+            }
+            let listeners = udp_listeners(addr.parse().unwrap(), false, count, false);
+            testing::unless_emulator_lacks("IP_RECVORIGDSTADDR", listeners)
+        })
+    }
+
     #[test]
     fn a_batch_brings_every_datagram_whole_with_who_sent_it_and_where_it_was_going() {
-        for addr in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listeners) = udp_listeners(addr.parse().unwrap(), false, 1, false) else {
-                assert!(addr.starts_with('['), "no IPv6 here");
-                continue;
-            };
+        for listeners in listeners(1) {
             let listener = &listeners[0];
             let to = listener.local_addr().unwrap();
-            let client = UdpSocket::bind(addr).unwrap();
+            let client = UdpSocket::bind((to.ip(), 0)).unwrap();
             let mut batch = Batch::new();
             assert_eq!(batch.receive(listener).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             assert_eq!(batch.arrivals().count(), 0);
@@ -348,14 +360,14 @@ mod tests {
 
     #[test]
     fn more_than_a_batch_comes_in_order() {
-        let listeners = udp_listeners("127.0.0.1:0".parse().unwrap(), false, 1, false).unwrap();
-        let client = local();
+        let (server, client) = (local(), local());
+        server.set_nonblocking(true).unwrap();
         let datagrams: Vec<Vec<u8>> = (0..BATCH as u8 + 3).map(|n| vec![n; 3]).collect();
-        let sent = send(&client, listeners[0].local_addr().ok(), &[], datagrams.iter().map(Vec::as_slice));
+        let sent = send(&client, server.local_addr().ok(), &[], datagrams.iter().map(Vec::as_slice));
         assert_eq!(sent.bytes, 3 * datagrams.len() as u64);
         let mut batch = Batch::new();
         let mut seen = Vec::new();
-        while let Ok(n) = batch.receive(&listeners[0]) {
+        while let Ok(n) = batch.receive(&server) {
             assert!(n <= BATCH);
             seen.extend(batch.arrivals().map(|arrival| arrival.bytes.to_vec()));
         }
@@ -386,11 +398,12 @@ mod tests {
 
     #[test]
     fn a_port_that_is_listened_on_cannot_be_shared() {
-        let first = udp_listeners("127.0.0.1:0".parse().unwrap(), false, 2, false).unwrap();
-        let addr = first[0].local_addr().unwrap();
-        assert_eq!(first[1].local_addr().unwrap(), addr);
-        let second = udp_listeners(addr, false, 2, false).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(udp_listeners(addr, false, 2, true).unwrap().len(), 2);
+        for first in listeners(2) {
+            let addr = first[0].local_addr().unwrap();
+            assert_eq!(first[1].local_addr().unwrap(), addr);
+            let second = udp_listeners(addr, false, 2, false).unwrap_err();
+            assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(udp_listeners(addr, false, 2, true).unwrap().len(), 2);
+        }
     }
 }

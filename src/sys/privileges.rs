@@ -2,7 +2,7 @@
 //!
 //! What is left to the kernel: on the change of user it empties the ambient capabilities and makes the process not
 //! dumpable (`suid_dumpable` is 0), so other processes of that user can neither trace it nor read its memory. Nothing
-//! here turns that back on.
+//! here turns that back on; [`forbid_dumps`] does the same for a process that changes no user.
 
 use std::ffi::c_int;
 use std::io;
@@ -146,6 +146,14 @@ pub fn drop_to(identity: Identity, keep: &[Capability]) -> io::Result<()> {
     }
     step("capset", set_capabilities(kept))?;
     step("PR_SET_NO_NEW_PRIVS", prctl(libc::PR_SET_NO_NEW_PRIVS, 1))
+}
+
+/// Keeps this process's memory from everybody else of its user and from core dumps: there are keys in it.
+///
+/// # Errors
+/// Those of prctl(2), which has none for this.
+pub fn forbid_dumps() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0)
 }
 
 fn prctl(option: c_int, value: libc::c_ulong) -> io::Result<()> {

@@ -1,5 +1,7 @@
-//! Tests that change the process they run in: each runs this test program again, for itself alone.
+//! Tests that change the process they run in, each of which runs this test program again, for itself alone; and tests that
+//! cannot be run everywhere.
 
+use std::io::{self, Write};
 use std::process::Command;
 
 /// Set in the environment of such a process.
@@ -19,6 +21,11 @@ pub(crate) fn this_program() -> Command {
         }
         None => Command::new(program),
     }
+}
+
+/// Whether an emulator stands between this program and the kernel.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("CALAMARY_TEST_RUNNER").is_some()
 }
 
 /// Runs the ignored test `name` in a process of its own with `env` set, and fails with its output if it fails.
@@ -44,7 +51,25 @@ pub(crate) fn is_root(test: &str) -> bool {
     // SAFETY: no arguments.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("SKIPPED {test}: it needs root");
+        skipped(&format!("{test}: it needs root"));
     }
     root
+}
+
+/// What a call that sets an option brings, which must be a success; or nothing where that fails because the emulator that
+/// this program runs under does not know the option `what`, which the test then does without.
+pub(crate) fn unless_emulator_lacks<T>(what: &str, result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) && is_emulated() => {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            skipped(&format!("{test}: the emulator does not know {what}"));
+            None
+        }
+        result => Some(result.unwrap()),
+    }
+}
+
+/// Straight to the descriptor: the test runner swallows what tests that pass print.
+fn skipped(what: &str) {
+    let _ = io::stderr().write_all(format!("\nSKIPPED {what}\n").as_bytes());
 }

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod lab;
 pub mod origin;
 pub mod process;
+pub mod proxy;
 pub mod socks;
 pub mod tls;
 pub mod udp;

@@ -205,3 +205,142 @@ mod with_tls {
         check("server.key", "`server.key` holds no certificate in PEM form");
     }
 }
+
+#[cfg(feature = "intercept")]
+mod with_interception {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::*;
+    use crate::cli::make_ca;
+
+    /// A folder with `ca.pem` and `ca.key` as `--make-ca` leaves them.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("calamary-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            make_ca(path.to_str().unwrap()).unwrap();
+            Folder(path)
+        }
+
+        /// The path of a file, in the place of the folder's name in problems.
+        fn load(&self, public: &str, private: &str, more: &str) -> Result<Loaded, String> {
+            let text = format!(
+                "listen: [{{port: 4128}}]\nrules: [{{action: intercept}}]\ncerts:\n  interceptPublic: {public}\n  \
+                 interceptPrivate: {private}\n  caPublic: ca.pem\n{more}"
+            );
+            load(&text, &self.0.join("config.yml"), LoadOptions::default())
+                .map_err(|problems| problems.to_string().replace(self.0.to_str().unwrap(), "DIR"))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_make_ca_makes_is_taken_without_a_doubt() {
+        let folder = Folder::new("made-ca");
+        let mode = |name: &str| std::fs::metadata(folder.0.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(""), mode("ca.pem"), mode("ca.key")), (0o700, 0o644, 0o600));
+        let loaded = folder.load("ca.pem", "ca.key", "").unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        assert!(loaded.plan.interception.is_some_and(|interception| interception.pinned.is_none()));
+        assert_eq!(loaded.files, [folder.0.join("ca.pem"), folder.0.join("ca.pem"), folder.0.join("ca.key")]);
+        let loaded = folder.load("ca.pem", "ca.key", "interceptFallback: true\n").unwrap();
+        assert!(loaded.plan.interception.is_some_and(|interception| interception.pinned.is_some()));
+
+        // Never over another.
+        let error = make_ca(folder.0.to_str().unwrap()).unwrap_err();
+        assert!(error.ends_with("ca.pem is there already: nothing is overwritten"), "{error}");
+        std::fs::remove_file(folder.0.join("ca.pem")).unwrap();
+        let error = make_ca(folder.0.to_str().unwrap()).unwrap_err();
+        assert!(error.ends_with("ca.key is there already: nothing is overwritten"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_warned_of() {
+        let folder = Folder::new("public-ca");
+        std::fs::set_permissions(folder.0.join("ca.key"), Permissions::from_mode(0o644)).unwrap();
+        let warnings = folder.load("ca.pem", "ca.key", "").unwrap().warnings;
+        assert!(warnings.iter().any(|w| w.message.contains("can be read by everybody")), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused_with_the_reason() {
+        let folder = Folder::new("no-ca");
+        let openssl = |command: &str| {
+            let output =
+                Command::new("openssl").args(command.split(' ')).current_dir(&folder.0).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let subject = "-subj /CN=x -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256";
+        openssl(&format!(
+            "req -x509 {subject} -keyout leaf.key -out leaf.pem -addext basicConstraints=CA:FALSE"
+        ));
+        openssl(&format!(
+            "req -x509 {subject} -keyout sign.key -out sign.pem -addext keyUsage=digitalSignature"
+        ));
+        openssl("req -x509 -nodes -newkey rsa:2048 -subj /CN=rsa -keyout rsa.key -out rsa.pem");
+        let check = |public: &str, private: &str, want: &str| {
+            let error = folder.load(public, private, "").unwrap_err();
+            assert_eq!(error, format!("DIR/config.yml:{want}"), "{public} {private}");
+        };
+        check(
+            "leaf.pem",
+            "leaf.key",
+            "4:20: certs.interceptPublic: `DIR/leaf.pem`: the certificate is not an authority's: it lacks `CA:TRUE`",
+        );
+        check(
+            "sign.pem",
+            "sign.key",
+            "4:20: certs.interceptPublic: `DIR/sign.pem`: the certificate may not sign others: it lacks `keyCertSign`",
+        );
+        check(
+            "ca.pem",
+            "rsa.key",
+            "5:21: certs.interceptPrivate: `DIR/rsa.key`: the key is not that of the certificate in `DIR/ca.pem`",
+        );
+        check(
+            "ca.key",
+            "ca.key",
+            "4:20: certs.interceptPublic: `DIR/ca.key` holds no certificate in PEM form, which begins with `-----BEGIN CERTIFICATE-----`",
+        );
+        check(
+            "none.pem",
+            "ca.key",
+            "4:20: certs.interceptPublic: `DIR/none.pem` cannot be read: No such file or directory (os error 2)",
+        );
+        assert!(folder.load("rsa.pem", "rsa.key", "").is_ok());
+    }
+
+    #[test]
+    fn the_action_needs_both_files_and_nothing_else_reads_them() {
+        let text = "listen: [{port: 4128}]\nrules: [{action: intercept}]\n";
+        let problems = load_beside_certificates(text).unwrap_err().to_string();
+        for key in ["interceptPublic", "interceptPrivate"] {
+            assert!(
+                problems.contains(&format!("certs.{key}: is missing: `action: intercept` needs")),
+                "{problems}"
+            );
+        }
+        let text = "listen: [{port: 4128}]\nrules: [{action: deny}]\ncerts: {interceptPublic: nowhere, interceptPrivate: nowhere}\n";
+        assert!(load_beside_certificates(text).unwrap().files.is_empty());
+    }
+}
+
+#[test]
+#[cfg(not(feature = "intercept"))]
+fn without_interception_there_is_no_such_action_and_the_error_says_so() {
+    let problems =
+        load_beside_certificates("listen: [{port: 4128}]\nrules: [{action: intercept}]\n").unwrap_err();
+    assert!(
+        problems.to_string().ends_with("rules[0].action: the action `intercept` is not part of this build")
+    );
+}

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::list::{List, ListBuilder, Source};
 use super::name::NamePattern;
+use super::request::PathValue;
 use super::rules::{
     AddrValue, EchValue, FieldSpec, L3, Locals, MAX_RULES, NameValue, PortRange, RuleSpec, Ruleset, Term,
     UserValue,
 };
-use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, Need, Observed, RuleId, Verdict};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, Observed, RuleId, Verdict};
 
 /// `a !b` as terms.
 pub(super) fn terms<T>(text: &str, value: impl Fn(&str) -> T) -> Vec<Term<T>> {
@@ -76,6 +77,13 @@ pub(super) fn field(text: &str) -> FieldSpec {
             _ => Cert::Unknown,
         })),
         "dns" => FieldSpec::Dns(terms(values, name)),
+        "host" => FieldSpec::Host(terms(values, name)),
+        "path" => FieldSpec::Path(terms(values, |v| PathValue::parse(v).unwrap())),
+        "protoL7" => FieldSpec::ProtoL7(terms(values, |v| match v {
+            "http" => L7::Http,
+            "h2" => L7::H2,
+            _ => L7::None,
+        })),
         "user" => FieldSpec::User(terms(values, |v| match v {
             "none" => UserValue::None,
             name => UserValue::name(name),
@@ -95,6 +103,7 @@ pub(super) fn rules(text: &str) -> Vec<RuleSpec> {
             "accept" => Action::Accept,
             "deny" => Action::Deny,
             "redirect" => Action::Redirect,
+            "intercept" => Action::Intercept,
             "observe" => Action::Observe,
             _ => panic!("{action}"),
         };
@@ -459,4 +468,51 @@ fn looking_ahead_has_a_budget() {
     let both: String = pairs(2_000).replace(".example;", ".example, dest=10.0.0.0/8;");
     big(both.clone(), by_name(), FIRST_BYTES);
     big(both, with_hello(by_name(), "x7.example"), denied(RuleId::Index(14)));
+}
+
+#[test]
+fn a_request_is_asked_for_before_the_first_bytes_and_passed_over_behind_those_of_tls() {
+    let rules =
+        ruleset("deny host=.bad.test; deny path=/ads*; deny protoL7=!http; intercept dns=.test; accept");
+    let check = |facts: &Facts, want: Decision| {
+        assert_eq!(rules.decide(facts, &Locals::default()), want, "{facts:?}");
+    };
+    let intercepted = Decision::Verdict(Verdict { action: Action::Intercept, rule: RuleId::Index(3) });
+    check(&at_accept(), Decision::Need(Need::FirstBytes));
+    let tls = with_hello(at_accept(), "www.test");
+    check(&tls, intercepted);
+    check(&with_hello(at_accept(), "www.example"), accepted(4));
+    // Inside.
+    let inside = |l7, host: &str, path: &str| Facts {
+        l7: Known::Is(l7),
+        host: Known::Is(host.into()),
+        path: Known::Is(path.into()),
+        ..tls.clone()
+    };
+    check(&inside(L7::Http, "www.test", "/"), intercepted);
+    check(&inside(L7::Http, "x.bad.test", "/"), denied(RuleId::Index(0)));
+    check(&inside(L7::Http, "www.test", "/ads/1"), denied(RuleId::Index(1)));
+    // May HTTP/2 be offered? Not where its hosts and paths matter, which nobody reads.
+    check(&Facts { l7: Known::Is(L7::H2), ..tls.clone() }, denied(RuleId::Index(0)));
+    let rules = ruleset("deny host=.bad.test, dns=.bad.test; intercept");
+    let offered = |name: &str| {
+        rules.decide(&Facts { l7: Known::Is(L7::H2), ..with_hello(at_accept(), name) }, &Locals::default())
+    };
+    assert_eq!(offered("bad.test"), Decision::Need(Need::FirstBytes));
+    assert_eq!(
+        offered("www.test"),
+        Decision::Verdict(Verdict { action: Action::Intercept, rule: RuleId::Index(1) })
+    );
+}
+
+#[test]
+fn intercept_denies_quic_and_nothing_else() {
+    let rules = ruleset("intercept dns=.test; accept");
+    let decide = |l4, l5| {
+        let facts = Facts { l4: Known::Is(l4), l5: Known::Is(l5), ..with_hello(at_accept(), "www.test") };
+        rules.decide(&facts, &Locals::default())
+    };
+    let verdict = |action| Decision::Verdict(Verdict { action, rule: RuleId::Index(0) });
+    assert_eq!(decide(L4::Tcp, L5::Tls), verdict(Action::Intercept));
+    assert_eq!(decide(L4::Udp, L5::Quic), verdict(Action::Deny));
 }

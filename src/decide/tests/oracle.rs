@@ -27,6 +27,7 @@ fn first_match(rules: &[RuleSpec], facts: &Facts) -> Verdict {
         if rule.fields.iter().all(|field| matches(field, facts)) {
             let action = match rule.action {
                 Action::Redirect if facts.l5 != Known::Is(L5::Http) => Action::Deny,
+                Action::Intercept if facts.l5 == Known::Is(L5::Quic) => Action::Deny,
                 action => action,
             };
             return Verdict { action, rule: RuleId::Index(index) };
@@ -64,16 +65,14 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
             EchValue::Any => *ech != Ech::None,
         }),
         FieldSpec::Cert(terms) => list(terms, facts.cert.is().filter(|_| hello), |a, b| a == b),
-        FieldSpec::Dns(terms) if facts.name == Known::Absent => {
-            let none =
-                |negated| terms.iter().any(|t| t.negated == negated && matches!(t.value, NameValue::None));
-            none(false) && !none(true)
+        FieldSpec::Dns(terms) => names(terms, &facts.name),
+        FieldSpec::ProtoL7(terms) => list(terms, facts.l7.is(), |a, b| a == b),
+        // Without a request there is neither, not even a missing one.
+        FieldSpec::Host(terms) => facts.l7.is().is_some() && names(terms, &facts.host),
+        FieldSpec::Path(terms) => {
+            let path = facts.path.is().filter(|_| facts.l7.is().is_some());
+            list(terms, path, |value, path| value.matches(path))
         }
-        FieldSpec::Dns(terms) => list(terms, facts.name.is(), |value, name| match value {
-            NameValue::None => false,
-            NameValue::Pattern(pattern) => pattern.matches(name),
-            NameValue::List(list) => list.contains_name(name),
-        }),
         FieldSpec::User(terms) if facts.user == Known::Absent => {
             let none = |negated| terms.iter().any(|t| t.negated == negated && t.value == UserValue::None);
             none(false) && !none(true)
@@ -86,6 +85,18 @@ fn matches(field: &FieldSpec, facts: &Facts) -> bool {
         FieldSpec::Mac(terms) => list(terms, facts.mac.is(), |a, b| a == b),
         FieldSpec::Device(terms) => list(terms, facts.device.is(), |a, b| a == b),
     }
+}
+
+fn names(terms: &[Term<NameValue>], fact: &Known<Box<str>>) -> bool {
+    if *fact == Known::Absent {
+        let none = |negated| terms.iter().any(|t| t.negated == negated && matches!(t.value, NameValue::None));
+        return none(false) && !none(true);
+    }
+    list(terms, fact.is(), |value, name| match value {
+        NameValue::None => false,
+        NameValue::Pattern(pattern) => pattern.matches(name),
+        NameValue::List(list) => list.contains_name(name),
+    })
 }
 
 fn covers(value: &AddrValue, addr: &IpAddr) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, Need, RuleId, Verdict, field, oracle};
+use super::{Action, Cert, Decision, Ech, Facts, Known, L4, L5, L7, Need, RuleId, Verdict, field, oracle};
 use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
 use crate::decide::week::WeekTime;
@@ -46,6 +46,9 @@ const INDEPENDENT: &[&[&str]] = &[
     &["port=1001 1003"],
     &["dest=10.0.0.1 10.0.0.3 10.0.0.5 10.0.0.7", "dest=10.0.0.2 10.0.0.3 10.0.0.6 10.0.0.7"],
     &["dns=n1.test n3.test", "dns=n2.test n3.test"],
+    &["protoL7=http"],
+    &["host=h1.test"],
+    &["path=/p1"],
     &["cert=invalid"],
     WORLDS,
 ];
@@ -104,6 +107,9 @@ const CORRELATED: &[&[&str]] = &[
         "dns=none n1.test",
         "dns=n3.test",
     ],
+    &["protoL7=http", "protoL7=!http", "protoL7=h2 none", "protoL7=none"],
+    &["host=none", "host=!none", "host=.test", "host=!h1.test", "host=none h1.test"],
+    &["path=/p1", "path=/p*", "path=!/p1", "path=/* !/p1"],
     &["cert=valid", "cert=invalid", "cert=!valid", "cert=invalid unknown", "cert=!invalid !unknown"],
     WORLDS,
 ];
@@ -122,6 +128,9 @@ struct Universe {
     port: Values<u16>,
     dest: Values<IpAddr>,
     name: Values<Box<str>>,
+    l7: Values<L7>,
+    host: Values<Box<str>>,
+    path: Values<Box<str>>,
     /// Of a ClientHello's server.
     cert: Values<Cert>,
     /// l4, l5, ech, esni: what can come to be.
@@ -166,6 +175,13 @@ impl Universe {
             dest,
             cert: [Cert::Valid, Cert::Invalid, Cert::Unknown].map(Known::Is).into(),
             name: (0..4).map(|b| Known::Is(format!("n{b}.test").into())).chain([Known::Absent]).collect(),
+            l7: if independent {
+                vec![Known::Is(L7::Http), Known::Is(L7::H2)]
+            } else {
+                vec![Known::Is(L7::Http), Known::Is(L7::H2), Known::Is(L7::None), Known::Absent]
+            },
+            host: vec![Known::Is("h0.test".into()), Known::Is("h1.test".into()), Known::Absent],
+            path: vec![Known::Is("/p0".into()), Known::Is("/p1".into()), Known::Absent],
             worlds,
         }
     }
@@ -190,6 +206,9 @@ impl Universe {
             dest: *random.pick(&self.dest),
             port: *random.pick(&self.port),
             name: random.pick(&self.name).clone(),
+            l7: *random.pick(&self.l7),
+            host: random.pick(&self.host).clone(),
+            path: random.pick(&self.path).clone(),
             l4: Known::Is(l4),
             l5: Known::Is(l5),
             ech,
@@ -245,6 +264,9 @@ impl Universe {
         out = step(out, &self.device, |f| &mut f.device);
         out = step(out, &self.port, |f| &mut f.port);
         out = step(out, &self.dest, |f| &mut f.dest);
+        out = step(out, &self.l7, |f| &mut f.l7);
+        out = step(out, &self.host, |f| &mut f.host);
+        out = step(out, &self.path, |f| &mut f.path);
         out = step(out, &self.name, |f| &mut f.name);
         // Without a ClientHello it does not matter, and whether there is one is not for this fact to say.
         step(out, &self.cert, |f| &mut f.cert)
@@ -275,6 +297,15 @@ impl Universe {
         if !asked(|f| matches!(f, FieldSpec::Dns(_))) {
             out.name.truncate(1);
         }
+        if !asked(|f| matches!(f, FieldSpec::ProtoL7(_) | FieldSpec::Host(_) | FieldSpec::Path(_))) {
+            out.l7.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Host(_))) {
+            out.host.truncate(1);
+        }
+        if !asked(|f| matches!(f, FieldSpec::Path(_))) {
+            out.path.truncate(1);
+        }
         if !asked(|f| matches!(f, FieldSpec::Cert(_))) {
             out.cert.truncate(1);
         }
@@ -285,7 +316,7 @@ impl Universe {
 fn random_rules(random: &mut Random, pool: &[&[&str]]) -> Vec<RuleSpec> {
     let rule = |random: &mut Random| {
         let action =
-            *random.pick(&[Action::Accept, Action::Accept, Action::Deny, Action::Deny, Action::Redirect]);
+            *random.pick(&[Action::Accept, Action::Intercept, Action::Deny, Action::Deny, Action::Redirect]);
         let count = *random.pick(&[0, 1, 1, 1, 2, 2, 3]);
         // Rules are ANDed over different facts; two conditions on one fact would be a predicate of its own.
         let mut kinds: Vec<usize> = (0..pool.len()).collect();
@@ -313,10 +344,16 @@ fn obtain(facts: &mut Facts, truth: &Facts, need: Need) {
         Need::FirstBytes => {
             (facts.l5, facts.ech, facts.esni, facts.port) = (truth.l5, truth.ech, truth.esni, truth.port);
             facts.name = truth.name.clone();
+            obtain_request(facts, truth);
         }
         Need::Dest => facts.dest = truth.dest,
         Need::Cert => facts.cert = truth.cert,
     }
+}
+
+/// It comes with the first bytes.
+fn obtain_request(facts: &mut Facts, truth: &Facts) {
+    (facts.l7, facts.host, facts.path) = (truth.l7, truth.host.clone(), truth.path.clone());
 }
 
 /// Some facts of `truth`, as they may be known at any time.
@@ -339,6 +376,7 @@ fn some_known(random: &mut Random, truth: &Facts) -> Facts {
     }
     if random.one_in(4) {
         facts.l5 = truth.l5;
+        obtain_request(&mut facts, truth);
         if random.one_in(2) {
             facts.ech = truth.ech;
         }

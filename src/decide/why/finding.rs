@@ -7,13 +7,14 @@ use std::path::Path;
 use crate::decide::device::Mac;
 use crate::decide::list::{List, Source};
 use crate::decide::predicate::list_matches;
+use crate::decide::request::PathValue;
 use crate::decide::rules::{
     AddrValue, EchValue, FieldSpec, L3, NameValue, PortRange, Term, UserValue, fold_user,
 };
 use crate::decide::week::{WeekTime, Window};
 use crate::decide::why::{FindLine, Wanted};
 use crate::decide::worlds::Worlds;
-use crate::decide::{Cert, Ech, Facts, Known, L4, L5, Need};
+use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7, Need};
 
 /// Values of a list that are shown where none of them matches.
 const MAX_SHOWN: usize = 4;
@@ -73,11 +74,29 @@ impl Finding {
                 }
                 finding.unless_outside(field, facts)
             }
-            FieldSpec::Dns(terms) if facts.name == Known::Absent => nameless(terms),
+            FieldSpec::Dns(terms) if facts.name == Known::Absent => nameless("dns", terms),
             FieldSpec::Dns(terms) => {
                 let name = map_ref(&facts.name, |name| &**name);
                 let find = |value: &NameValue, name: &&str| find_name(value, name, find_line);
                 judge("dns", "dns", Need::FirstBytes, terms, name, find)
+            }
+            FieldSpec::ProtoL7(_) if facts.has_no_request() => unread("protoL7"),
+            FieldSpec::Host(_) if facts.has_no_request() => unread("host"),
+            FieldSpec::Path(_) if facts.has_no_request() => unread("path"),
+            FieldSpec::ProtoL7(terms) => {
+                judge("protoL7", "protoL7", Need::FirstBytes, terms, facts.l7, find_equal)
+            }
+            FieldSpec::Host(terms) if facts.host == Known::Absent => nameless("host", terms),
+            FieldSpec::Host(terms) => {
+                let host = map_ref(&facts.host, |host| &**host);
+                let find = |value: &NameValue, host: &&str| find_name(value, host, find_line);
+                judge("host", "host", Need::FirstBytes, terms, host, find)
+            }
+            FieldSpec::Path(terms) => {
+                let path = map_ref(&facts.path, |path| &**path);
+                judge("path", "path", Need::FirstBytes, terms, path, |value, path| {
+                    value.matches(path).then(|| value.show())
+                })
             }
             FieldSpec::User(terms) if facts.user == Known::Absent => userless(terms),
             FieldSpec::User(terms) => {
@@ -157,15 +176,21 @@ fn judge<T: Show, F: Show>(
     Finding { state, text, fact, need }
 }
 
-fn nameless(terms: &[Term<NameValue>]) -> Finding {
+/// Nobody reads requests here, so the rule is passed over.
+fn unread(key: &str) -> Finding {
+    let text = format!("{key}: is known of plain HTTP, and inside of an intercepted connection");
+    Finding::remark(&text, State::Failed)
+}
+
+fn nameless(key: &str, terms: &[Term<NameValue>]) -> Finding {
     let none =
         |negated: bool| terms.iter().any(|t| t.negated == negated && matches!(t.value, NameValue::None));
     let (state, text) = if none(false) && !none(true) {
-        (State::Matched, "dns is none")
+        (State::Matched, format!("{key} is none"))
     } else {
-        (State::Failed, "dns: there is no trusted name, so no name matches, negated or not")
+        (State::Failed, format!("{key}: there is no trusted name, so no name matches, negated or not"))
     };
-    Finding::remark(text, state)
+    Finding::remark(&text, state)
 }
 
 fn userless(terms: &[Term<UserValue>]) -> Finding {
@@ -292,6 +317,8 @@ show! {
     &str: |name| *name;
     L4: |l4| l4.as_str();
     L5: |l5| l5.as_str();
+    L7: |l7| l7.as_str();
+    PathValue: |path| shown(path);
     Ech: |ech| ech.as_str();
     Cert: |cert| cert.as_str();
     YesNo: |yes| if yes.0 { "yes" } else { "no" };

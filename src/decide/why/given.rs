@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use crate::decide::device::{Mac, fold_device};
 use crate::decide::name::normalise;
+use crate::decide::request::normalise_path;
 use crate::decide::week::WeekTime;
-use crate::decide::{Cert, Ech, Facts, Known, L4, L5};
+use crate::decide::{Cert, Ech, Facts, Known, L4, L5, L7};
 
 /// The keys, as the fields of a rule.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 19] = [
     "src",
     "dest",
     "port",
@@ -23,6 +24,9 @@ const KEYS: [&str; 16] = [
     "esni",
     "cert",
     "user",
+    "protoL7",
+    "host",
+    "path",
     "time",
     "mac",
     "device",
@@ -38,6 +42,7 @@ const L5_WORDS: &[(&str, L5)] = &[
     ("ntp", L5::Ntp),
     ("none", L5::None),
 ];
+const L7_WORDS: &[(&str, L7)] = &[("http", L7::Http), ("h2", L7::H2), ("none", L7::None)];
 const ECH_WORDS: &[(&str, Ech)] = &[("none", Ech::None), ("grease", Ech::Grease), ("real", Ech::Real)];
 const CERT_WORDS: &[(&str, Cert)] =
     &[("valid", Cert::Valid), ("invalid", Cert::Invalid), ("unknown", Cert::Unknown)];
@@ -55,8 +60,9 @@ const BOOL_WORDS: &[(&str, bool)] = &[
 
 /// Parses facts: `key=value`, separated by blanks, each key once. What is not given stays unknown, except what follows:
 /// `protoL4` from `protoL5`, and no ECH or ESNI where there is no ClientHello. `dns=none` is traffic without a trusted
-/// name, `user=none` a client that was not asked who it is, `mac=none` one that is no neighbour. `protoL3` and `encrypted` may be
-/// given beside `dest` and `protoL5`, from which they follow.
+/// name, `user=none` a client that was not asked who it is, `mac=none` one that is no neighbour; `protoL7`, `host` and `path`
+/// tell of a request in clear or inside of an intercepted connection. `protoL3` and `encrypted` may be given beside `dest` and
+/// `protoL5`, from which they follow.
 ///
 /// # Errors
 /// What is wrong, with what is accepted: for people.
@@ -94,11 +100,16 @@ pub fn parse_facts(text: &str) -> Result<Facts, String> {
             "device" => facts.device = Known::Is(fold_device(value)),
             "cert" => facts.cert = Known::Is(one_of(key, value, CERT_WORDS)?),
             "esni" => facts.esni = Known::Is(one_of(key, value, BOOL_WORDS)?),
-            _ => facts.name = name(value)?,
+            "protoL7" => facts.l7 = Known::Is(one_of(key, value, L7_WORDS)?),
+            "host" => facts.host = name(key, value)?,
+            "path" if value.starts_with('/') => facts.path = Known::Is(normalise_path(value)),
+            "path" => return Err(format!("path={value}: a path is needed, which begins with /")),
+            _ => facts.name = name(key, value)?,
         }
     }
     family_agrees(&facts, ip4)?;
     encryption_agrees(&facts, encrypted)?;
+    conclude_request(&mut facts)?;
     conclude(facts)
 }
 
@@ -120,6 +131,19 @@ fn encryption_agrees(facts: &Facts, encrypted: Option<bool>) -> Result<(), Strin
         }
         (Some(_), _) => Err("encrypted follows from protoL5: give protoL5 instead".to_owned()),
     }
+}
+
+/// Adds what follows about the request: who tells its host or path means HTTP/1, as does plain HTTP; what is no HTTP has
+/// neither.
+fn conclude_request(facts: &mut Facts) -> Result<(), String> {
+    let told = facts.host.is().is_some() || facts.path.is().is_some();
+    match facts.l7 {
+        Known::Is(L7::None) if told => return Err("host and path contradict protoL7=none".to_owned()),
+        Known::Is(L7::None) => (facts.host, facts.path) = (Known::Absent, Known::Absent),
+        Known::Unknown if told || facts.l5 == Known::Is(L5::Http) => facts.l7 = Known::Is(L7::Http),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Whether a server can be asked for the certificate of this name: over TCP, and not without one.
@@ -193,12 +217,12 @@ fn mac(value: &str) -> Result<Mac, String> {
         .map_err(|()| format!("mac={value}: a hardware address is needed, as in aa:bb:cc:dd:ee:ff, or none"))
 }
 
-fn name(value: &str) -> Result<Known<Box<str>>, String> {
+fn name(key: &str, value: &str) -> Result<Known<Box<str>>, String> {
     if value.eq_ignore_ascii_case("none") {
         return Ok(Known::Absent);
     }
     let name = normalise(value.as_bytes());
-    name.map(Known::Is).ok_or_else(|| format!("dns={value}: a domain name is needed, or none"))
+    name.map(Known::Is).ok_or_else(|| format!("{key}={value}: a domain name is needed, or none"))
 }
 
 fn one_of<T: Copy>(key: &str, value: &str, words: &[(&str, T)]) -> Result<T, String> {

@@ -77,10 +77,10 @@ impl Explanation {
         format!("is {} by {}{}{found}", verdict.action.as_str(), label(verdict.rule), self.remark)
     }
 
-    /// The exit status of `--why`: 0 accept, 3 deny or redirect, 4 if the verdict hangs on an unknown fact.
+    /// The exit status of `--why`: 0 accept or intercept, 3 deny or redirect, 4 if the verdict hangs on an unknown fact.
     pub fn exit_code(&self) -> u8 {
         match self.decision {
-            Decision::Verdict(verdict) if verdict.action == Action::Accept => 0,
+            Decision::Verdict(verdict) if verdict.action.lets_through() => 0,
             Decision::Verdict(_) => 3,
             Decision::Need(_) => 4,
         }
@@ -210,6 +210,9 @@ fn remark(decision: Decision, lines: &[Line]) -> &'static str {
         Some(line) if line.outcome == Outcome::Unknown => ": nothing unknown could make it accept",
         Some(line) if line.action == Some(Action::Redirect) && verdict.action == Action::Deny => {
             ": only plain HTTP is redirected"
+        }
+        Some(line) if line.action == Some(Action::Intercept) && verdict.action == Action::Deny => {
+            ": QUIC is not intercepted, its clients go on with TLS"
         }
         Some(_) => "",
     }

@@ -31,6 +31,8 @@ pub(super) enum Stage<M> {
     Talking(Box<M>),
     /// The session waits for TLS with the client.
     Securing(Box<M>),
+    /// The session waits for TLS with the server.
+    SecuringServer(Box<M>),
     /// The session waits for the word on credentials.
     Verifying(Verifying<M>),
     /// The session waits for the addresses of a name.
@@ -54,7 +56,14 @@ pub(super) enum Stage<M> {
 impl<M: Machine> Stage<M> {
     /// Whether the session waits for something that its client has no part in.
     pub fn is_waiting(&self) -> bool {
-        matches!(self, Stage::Verifying(_) | Stage::Resolving(_) | Stage::Probing(_) | Stage::Dialling(..))
+        matches!(
+            self,
+            Stage::Verifying(_)
+                | Stage::Resolving(_)
+                | Stage::Probing(_)
+                | Stage::Dialling(..)
+                | Stage::SecuringServer(_)
+        )
     }
 
     /// Takes the session that waits in this stage for something other than the relay: the stage is then over.
@@ -62,6 +71,7 @@ impl<M: Machine> Stage<M> {
         match std::mem::replace(self, Stage::Over) {
             Stage::Talking(session)
             | Stage::Securing(session)
+            | Stage::SecuringServer(session)
             | Stage::Verifying(Verifying { session, .. })
             | Stage::Resolving(Resolving { session, .. })
             | Stage::Probing(Probing { session, .. })
@@ -71,6 +81,11 @@ impl<M: Machine> Stage<M> {
                 None
             }
         }
+    }
+
+    /// Whether the session waits for bytes for a server that cannot be replaced.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, Stage::Talking(session) if session.is_bound())
     }
 
     /// Takes the check that is under way: the stage is then over.

@@ -60,6 +60,17 @@ struct Ties<M> {
     pacing: Option<Pacing>,
 }
 
+/// What there is before a tunnel stands.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Read from the client already.
+    pub to_server: Vec<u8>,
+    /// Read from the server already.
+    pub to_client: Vec<u8>,
+    /// What its bytes are held to already, if they are not the first ones.
+    pub pacing: Option<Pacing>,
+}
+
 /// How a turn ended.
 pub(super) enum Turn {
     /// Nothing can be moved now.
@@ -73,18 +84,19 @@ pub(super) enum Turn {
 }
 
 impl<M: Machine> Tunnelling<M> {
-    /// A tunnel that first sends the server what the session has read already.
-    pub fn new(session: Box<M>, to_server: Vec<u8>, life: &mut Life<M>, tools: &Tools<'_, M>) -> Self {
+    /// A tunnel that first sends both sides what was read for them already.
+    pub fn new(session: Box<M>, before: Before, life: &mut Life<M>, tools: &Tools<'_, M>) -> Self {
+        let Before { to_server, to_client, pacing } = before;
         let timeouts = session.service().timeouts;
         let (strip_ech, metrics) = (session.strips_ech(), &tools.shared.metrics);
         let unseen = session.unseen().map(|parsers| Unseen { parsers, bytes: Vec::new() });
         let unseen = unseen.and_then(|unseen| unseen.look(&to_server, life, metrics));
-        let mut tunnel = Tunnel::new(to_server);
+        let mut tunnel = Tunnel::going_on(to_server, to_client);
         if M::READS && life.record.speaks_dns() {
             tunnel.read_answers(Box::new(AnswerStream::new(strip_ech)));
         }
         let idle = timeouts.idle;
-        let ties = if M::TIES { Ties::of(session, tools) } else { None };
+        let ties = if M::TIES { Ties::of(session, pacing, tools) } else { None };
         Tunnelling {
             tunnel,
             ties,
@@ -212,8 +224,8 @@ impl Unseen {
 }
 
 impl<M: Machine> Ties<M> {
-    fn of(mut session: Box<M>, tools: &Tools<'_, M>) -> Option<Box<Self>> {
-        let pacing = session.take_share().map(|share| Pacing::new(share, tools.now));
+    fn of(mut session: Box<M>, pacing: Option<Pacing>, tools: &Tools<'_, M>) -> Option<Box<Self>> {
+        let pacing = pacing.or_else(|| session.take_share().map(|share| Pacing::new(share, tools.now)));
         let review = ties::first_review(&*session, tools);
         let reviewed = review.map(|at| (session, Some(at)));
         (pacing.is_some() || reviewed.is_some()).then(|| Box::new(Ties { reviewed, pacing }))

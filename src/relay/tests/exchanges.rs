@@ -19,6 +19,8 @@ struct Case<'a> {
     server: &'a [u8],
     /// The server closes behind what it says.
     closes: bool,
+    /// The request asks for another protocol.
+    upgrades: bool,
 }
 
 const GET: Case<'_> = Case {
@@ -29,6 +31,7 @@ const GET: Case<'_> = Case {
     client: b"",
     server: b"",
     closes: false,
+    upgrades: false,
 };
 
 const POST: Case<'_> =
@@ -52,7 +55,8 @@ fn run(case: Case<'_>) -> Outcome {
     if case.closes {
         server.shutdown(Shutdown::Write).unwrap();
     }
-    let asked = Asked { method: case.method.into(), keep_alive: true, minor: case.minor };
+    let asked =
+        Asked { method: case.method.into(), keep_alive: true, minor: case.minor, upgrades: case.upgrades };
     let mut exchange = Exchange::new(HEAD.to_vec(), asked, case.body, case.after_head).unwrap();
     let end = loop {
         match exchange.pump(&mut rig.client, &mut rig.server, &mut rig.loan) {
@@ -67,6 +71,7 @@ fn run(case: Case<'_>) -> Outcome {
                 };
                 break format!("finished{which}");
             }
+            Progress::Switched(rest) => break format!("switched {}", String::from_utf8_lossy(&rest)),
             Progress::BadResponse => break "bad response".to_owned(),
             Progress::BadRequest => break "bad request".to_owned(),
             Progress::Broken(side, _) => break format!("broken {side:?}"),
@@ -231,7 +236,7 @@ fn large_bodies_are_counted_to_the_byte() {
     let body = noise(5 * 1024 * 1024, 1);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     let framing = Framing::Length(body.len() as u64);
-    let asked = Asked { method: "PUT".into(), keep_alive: true, minor: 1 };
+    let asked = Asked { method: "PUT".into(), keep_alive: true, minor: 1, upgrades: false };
     let mut exchange = Exchange::new(HEAD.to_vec(), asked, framing, &body[..100]).unwrap();
     std::thread::scope(|scope| {
         let reading = scope.spawn({
@@ -273,4 +278,19 @@ fn large_bodies_are_counted_to_the_byte() {
         next.extend_from_slice(&rest[..n]);
     }
     assert_eq!(next, b"GET /next");
+}
+
+#[test]
+fn a_protocol_changes_only_where_that_was_asked_for() {
+    const SWITCH: &str = "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let behind = format!("{SWITCH}more");
+    let asked = Case { upgrades: true, server: behind.as_bytes(), ..GET };
+    check(asked, &format!("switched {behind}"), "");
+    check(Case { upgrades: false, ..asked }, "bad response", "");
+    // The server need not, and then it is an answer like another.
+    check(Case { server: b"HTTP/1.1 204 No\r\n\r\n", ..asked }, "finished both", "HTTP/1.1 204 No\r\n\r\n");
+    for incomplete in ["Connection: upgrade\r\n", "Upgrade: x\r\n", ""] {
+        let server = format!("HTTP/1.1 101 Switching\r\n{incomplete}\r\n");
+        check(Case { server: server.as_bytes(), ..asked }, "bad response", "");
+    }
 }

@@ -15,8 +15,8 @@ use mio::{Events, Interest, Poll, Token};
 use super::stream::Stream;
 use super::{End, Loan, Ready};
 
-/// Longer than anything takes that moves at all.
-const STALLED: Duration = Duration::from_secs(10);
+/// Longer than anything takes that moves at all, on an emulated CPU of a busy machine, too.
+const STALLED: Duration = Duration::from_secs(120);
 
 /// Long enough for what was sent on loopback to have arrived.
 const SETTLED: Duration = Duration::from_millis(100);

@@ -6,6 +6,8 @@ mod connect;
 mod flow;
 #[cfg(feature = "tls")]
 mod https;
+#[cfg(feature = "intercept")]
+mod interception;
 #[cfg(feature = "tls")]
 mod probing;
 mod proxy_header;
@@ -57,6 +59,11 @@ enum In<'a> {
     Pause(u64),
     /// TLS stands.
     Secured,
+    /// TLS with the server stands, and it speaks this.
+    ServerSecured(Option<&'a [u8]>),
+    /// The client did not accept our certificate.
+    #[cfg(feature = "intercept")]
+    Refused(CloseReason),
     /// It does not, or the client's stream broke.
     Closes(CloseReason),
     /// The word on the credentials.
@@ -96,6 +103,7 @@ impl Report for Verdicts {
             Action::Accept => "Accept",
             Action::Deny => "Denied",
             Action::Redirect => "Redirect",
+            Action::Intercept => "Intercept",
             Action::Observe => "Observe",
         };
         self.0.push(format!("{word} {}", verdict.rule));
@@ -148,8 +156,16 @@ impl Simulation {
     }
 
     fn from_client(config: &str, client: &str) -> Self {
-        let plan = load(config);
-        let now = Instant::now();
+        Self::under(load(config), client, Instant::now())
+    }
+
+    /// Another connection to the same listener, under the same plan and at the same time.
+    #[cfg(feature = "intercept")]
+    fn again(&self, client: &str) -> Self {
+        Self::under(Arc::clone(&self.plan), client, self.now)
+    }
+
+    fn under(plan: Arc<Plan>, client: &str, now: Instant) -> Self {
         let listener = plan.service.listeners[0].clone();
         let session = Session::new(Arc::clone(&plan), &listener, client.parse().unwrap(), now);
         let locals = Locals { addrs: Vec::new(), tcp_ports: vec![4130], allow_local: false };
@@ -191,7 +207,7 @@ impl Simulation {
         let step = self.tell(input);
         self.until = match &step {
             Step::Read { until } => Some(*until),
-            Step::Secure(securing) => Some(securing.until),
+            Step::Secure(securing) | Step::SecureServer(securing) => Some(securing.until),
             _ => None,
         };
         let reply = self.session.take_reply();
@@ -213,6 +229,9 @@ impl Simulation {
             In::Bytes(bytes) => session.bytes(bytes, env),
             In::Eof => session.end_of_stream(env),
             In::Secured => session.secured(env),
+            In::ServerSecured(alpn) => session.server_secured(alpn, env),
+            #[cfg(feature = "intercept")]
+            In::Refused(reason) => session.certificate_refused(reason, env),
             In::Closes(reason) => session.close(reason),
             In::Silence => session.deadline(env),
             In::Verified(verification) => session.verified(verification, env),
@@ -244,6 +263,9 @@ impl Simulation {
     fn show(&self, step: &Step) -> String {
         match step {
             Step::Read { until } => format!("read until {}", (*until - self.start).as_millis()),
+            Step::SecureServer(securing) => {
+                format!("secure server until {}", (securing.until - self.start).as_millis())
+            }
             Step::Secure(securing) => {
                 let until = (securing.until - self.start).as_millis();
                 format!("secure {} until {until}", securing.received.len())

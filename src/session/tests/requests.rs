@@ -186,6 +186,8 @@ fn an_empty_line_begins_no_request() {
         // It does not make the connection last longer, either.
         (Bytes(b"\r\n"), "read until 7440000"),
         (Bytes(b"\r\n\r\n"), "read until 7440000"),
+        // In two segments.
+        (Slowly(b"\r\n"), "read until 7440000"),
     ];
     go_on(&mut talk(&plan, served), &[(Silence, "close idle: quiet")]);
     go_on(&mut talk(&plan, served), &[(Eof, "close finished: quiet")]);

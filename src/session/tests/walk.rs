@@ -52,10 +52,25 @@ fn configs() -> Vec<String> {
     let modes = ["transparent", "http", "proxyproto", "socks5", USERS, SOCKS_USERS];
     let targets = ["auto", "original", "name"];
     let all = modes.iter().flat_map(|mode| targets.iter().map(move |target| (mode, target)));
-    all.flat_map(|(mode, target)| {
+    let all = all.flat_map(|(mode, target)| {
         rules.map(|rules| config(&format!("mode: {mode}, target: {target}"), rules))
-    })
-    .collect()
+    });
+    all.chain(intercepting()).collect()
+}
+
+#[cfg(not(feature = "intercept"))]
+fn intercepting() -> Vec<String> {
+    Vec::new()
+}
+
+#[cfg(feature = "intercept")]
+fn intercepting() -> Vec<String> {
+    let rules =
+        &["path: /x, action: deny", "protoL7: h2, host: .example.com, action: deny", "action: intercept"];
+    let listeners = ["mode: transparent", "mode: http", "mode: socks5", "mode: proxyproto, target: name"];
+    let all = listeners.map(|listener| super::interception::intercepting(listener, rules));
+    // As often as the others together.
+    std::iter::repeat_n(all, 20).flatten().collect()
 }
 
 fn messages() -> Vec<Vec<u8>> {
@@ -127,6 +142,14 @@ fn random_conversations_end_with_their_clients() {
                     _ if gone => simulation.tell(In::Closes(CloseReason::ClientGone)),
                     0 => simulation.tell(In::Closes(CloseReason::TlsFailed)),
                     _ => simulation.tell(In::Secured),
+                },
+                Step::SecureServer(_) => match random.below(4) {
+                    _ if gone => simulation.tell(In::Closes(CloseReason::ClientGone)),
+                    0 => simulation.tell(In::Closes(CloseReason::BadCertificate)),
+                    _ => {
+                        let spoken: [Option<&[u8]>; 4] = [None, Some(b"http/1.1"), Some(b"h2"), Some(b"x")];
+                        simulation.tell(In::ServerSecured(*random.pick(&spoken)))
+                    }
                 },
                 Step::Verify(_) => simulation.tell(In::Verified(*random.pick(&verifications))),
                 Step::Resolve(_) => match random.below(4) {

@@ -327,6 +327,4 @@ fn field(message: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
 }
 
 #[cfg(test)]
-pub(super) mod testing;
-#[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -27,8 +27,11 @@ pub use authority::{Authority, Host};
 pub use body::{Body, MAX_CHUNK_EXTENSION, MAX_TRAILERS, Malformed};
 pub use head::{HeadEnd, MAX_CONNECTION_OPTIONS, MAX_FIELDS, MAX_HEAD, MAX_LENGTH, without_leading_lines};
 pub use reply::{ESTABLISHED, redirect, reply, reply_to};
-pub use request::{Reject, Request, Secret, Target, forward_request, parse_request, parse_request_and_host};
-pub use response::{Response, forward_response, parse_response};
+pub use request::{
+    Reject, Request, Secret, Target, asks_for_upgrade, forward_request, forward_upgrade, parse_request,
+    parse_request_and_host, target_of,
+};
+pub use response::{Response, forward_response, parse_response, switches_protocols};
 
 /// How the end of a message's body is known (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

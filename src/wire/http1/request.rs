@@ -1,5 +1,6 @@
 //! Requests: from a client's head to what is wanted, and to the head that its server gets.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use super::head::{
@@ -225,6 +226,43 @@ fn host_header(head: &[u8], minor: u8) -> Result<Option<Box<str>>, Reject> {
             Authority::parse(value).map_err(|_| bad("an invalid Host field"))?;
             Ok(Some(value.into()))
         }
+    }
+}
+
+/// Whether `head`, from which `request` was parsed, asks its server to go on in another protocol (RFC 9110 §7.8).
+pub fn asks_for_upgrade(head: &[u8], request: &Request) -> bool {
+    request.minor >= 1
+        && matches!(request.body, Framing::None | Framing::Length(0))
+        && has_option(head, "upgrade")
+        && head::fields(head).any(|field| field.is("upgrade"))
+}
+
+/// As [`forward_request`], with the wish for another protocol, which only who gives up its own part in the connection may
+/// pass on.
+pub fn forward_upgrade(head: &[u8], request: &Request) -> Vec<u8> {
+    let mut out = forward_request(head, request);
+    // The empty line.
+    out.truncate(out.len().saturating_sub(2));
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    for field in head::fields(head).filter(|field| field.is("upgrade")) {
+        out.extend_from_slice(field.line);
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The target of the request that `bytes` begin with, as a path: of an absolute URL what stands behind the authority. It
+/// is read without the strictness of [`parse_request`], for those who only want to know what a server may understand.
+pub fn target_of(bytes: &[u8]) -> Cow<'_, str> {
+    let start = bytes.iter().position(|b| !b"\r\n".contains(b)).unwrap_or_default();
+    let line = bytes.get(start..).unwrap_or_default().split(|&b| b == b'\r' || b == b'\n').next();
+    let target = line.unwrap_or_default().split(|&b| b == b' ').nth(1).unwrap_or_default();
+    let scheme = target.windows(3).position(|at| at == b"://").filter(|_| !target.starts_with(b"/"));
+    let Some(scheme) = scheme else { return String::from_utf8_lossy(target) };
+    let behind = target.get(scheme.saturating_add(3)..).unwrap_or_default();
+    match behind.iter().position(|b| b"/?".contains(b)).and_then(|at| behind.get(at..)) {
+        Some(path) if path.starts_with(b"/") => String::from_utf8_lossy(path),
+        _ => Cow::Borrowed("/"),
     }
 }
 

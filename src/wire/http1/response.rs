@@ -23,6 +23,15 @@ pub struct Response {
     pub body: Framing,
 }
 
+/// Whether `head`, which is exactly one head as found by [`super::HeadEnd`], says that its server goes on in another protocol
+/// (RFC 9110 §15.2.2). To be asked only by who has asked for that; the head is then passed on as it is.
+pub fn switches_protocols(head: &[u8]) -> bool {
+    head::check_lines(head).is_ok()
+        && head.starts_with(b"HTTP/1.1 101 ")
+        && has_option(head, "upgrade")
+        && head::fields(head).any(|field| field.is("upgrade"))
+}
+
 /// Parses `head`, which is exactly one head as found by [`super::HeadEnd`], of the answer to a request of that method.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Streams in pieces: what goes on is the same however they are cut.
 
 use super::*;
-use crate::wire::dns::ech::testing::{answer_with_ech, vectors};
+use crate::wire::dns::ech::tests::{answer_with_ech, vectors};
 
 /// Messages as they go over TCP.
 fn stream<'a>(messages: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
