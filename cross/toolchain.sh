@@ -150,7 +150,7 @@ build_programs() {
   # Datagrams cost it what big-endian MIPS, where code is largest, has no room for in its budget (docs/size.md).
   case $target in
   mips-*) build_program "$target" "$into" calamary-redirector --no-default-features ;;
-  *) build_program "$target" "$into" calamary-redirector --no-default-features --features redirector-udp ;;
+  *) build_program "$target" "$into" calamary-redirector --no-default-features --features udp ;;
   esac
 }
 

@@ -38,10 +38,12 @@ impl Names {
     }
 
     /// Reads a dnsmasq leases file: `expiry mac address hostname client-id` a line; behind a line `duid …` they are those of
-    /// DHCPv6, without hardware addresses. A hostname that the client did not tell is `*`. Other lines are passed over.
+    /// DHCPv6, without hardware addresses. A hostname that the client did not tell is `*`. Other lines are passed over, and so
+    /// is a last one that does not end: somebody is writing.
     pub fn of_leases(text: &str) -> Names {
         let mut names = Names::default();
-        for line in text.lines().take(MAX_LEASES) {
+        let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        for line in whole.take(MAX_LEASES) {
             let mut words = line.split_ascii_whitespace().skip(1);
             let (Some(mac), Some(addr), Some(name)) = (words.next(), words.next(), words.next()) else {
                 continue;
@@ -95,6 +97,19 @@ mod tests {
         check("192.168.1.24", "", Some("odd"));
         check("2001:db8::20", "", Some("laptop"));
         check("192.168.1.99", "aa:bb:cc:dd:ee:99", None);
+    }
+
+    /// dnsmasq writes the file in place and in pieces: a name that is cut off is another device's, or nobody's.
+    #[test]
+    fn a_line_that_is_not_written_to_its_end_does_not_count() {
+        let whole = "0 aa:bb:cc:dd:ee:01 192.168.1.20 tv *\n0 aa:bb:cc:dd:ee:02 192.168.1.21 tv-kids *\n";
+        let all = Names::of_leases(whole);
+        for len in 0..whole.len() {
+            let cut = Names::of_leases(&whole[..len]);
+            for (addr, name) in &cut.by_addr {
+                assert_eq!(all.by_addr.get(addr), Some(name), "{:?}", &whole[..len]);
+            }
+        }
     }
 
     #[test]

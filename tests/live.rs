@@ -157,6 +157,20 @@ fn the_socket_is_guarded_by_its_file() {
     assert!(text(&nobody).contains("live: true"), "{}", text(&nobody));
 }
 
+/// The time is that of the whole request: a client that always says a little more does not keep the others out.
+#[test]
+fn a_client_that_drips_is_let_go() {
+    let live = Live::start(RULES);
+    let mut client = UnixStream::connect(live.socket()).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    wait_for("the end", || match client.write_all(b"x").and_then(|()| client.read(&mut [0; 64])) {
+        Ok(_) => Some(()),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(_) => Some(()),
+    });
+    assert_eq!(code(&live.ask(&["--connections"])), 0);
+}
+
 #[test]
 fn a_killed_program_leaves_a_socket_that_is_in_nobodys_way() {
     let mut live = Live::start(RULES);

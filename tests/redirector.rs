@@ -679,7 +679,7 @@ fn redirector_of_datagrams(lab: &Lab, settings: &str) -> Daemon {
 }
 
 #[test]
-#[cfg_attr(not(feature = "redirector-udp"), ignore = "this build takes no datagrams")]
+#[cfg_attr(not(feature = "udp"), ignore = "this build takes no datagrams")]
 fn datagrams_arrive_with_their_ends_and_are_answered_by_whom_they_were_sent_to() {
     let Some(lab) = Lab::build_or_skip() else { return };
     let _echo = lab.server.run(|| [SERVER4, SERVER6].map(|server| UdpServer::echo(at(server, ECHO))));
@@ -709,7 +709,7 @@ fn datagrams_arrive_with_their_ends_and_are_answered_by_whom_they_were_sent_to()
 }
 
 #[test]
-#[cfg_attr(not(feature = "redirector-udp"), ignore = "this build takes no datagrams")]
+#[cfg_attr(not(feature = "udp"), ignore = "this build takes no datagrams")]
 fn datagrams_without_a_server_are_lost_or_go_directly() {
     for (on_failure, is_echoed) in [("close", false), ("direct", true)] {
         let Some(lab) = Lab::build_or_skip() else { return };

@@ -35,7 +35,6 @@ const KEYS: Keys = Keys::new(&[
 const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy"]),
     modes: &[("transparent", Some(Mode::Transparent))],
-    datagrams: cfg!(feature = "redirector-udp"),
     // Its clients send no header.
     trusted: |_, _, _| AddrSet::default(),
 };
@@ -245,10 +244,10 @@ mod tests {
     fn datagrams_need_tproxy_and_a_build_that_takes_them() {
         let listen = "listen: [{ port: 4128, tproxy: true, udp: true }]\nproxies: ['192.0.2.1:4129']";
         let listeners = check(listen).map(|loaded| loaded.plan.service.listeners.len());
-        if cfg!(feature = "redirector-udp") {
+        if cfg!(feature = "udp") {
             assert_eq!(listeners, Ok(4));
         } else {
-            assert!(listeners.unwrap_err().contains("listen[0].udp: `udp` is not part of this build"));
+            assert!(listeners.unwrap_err().contains("listen[0].udp: `udp: true` is not part of this build"));
         }
     }
 

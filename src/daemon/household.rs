@@ -2,7 +2,8 @@
 //!
 //! Devices are looked up only if a rule hangs on one, or somebody asks: from then on a thread follows the kernel's neighbours.
 //! Nobody waits for it. A client that it has not seen yet is looked for at once, by one dump of the table, which the kernel
-//! has at hand: it has just sent that client something.
+//! has at hand: in answering a connection it has just sent that client something. Who sends a first datagram may be unknown
+//! to the kernel, too.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -38,6 +39,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Household {
     known: RwLock<Known>,
     searches: Mutex<Searches>,
+    reading: Mutex<()>,
     follower: Mutex<bool>,
     plan: RwLock<Option<Arc<Plan>>>,
     passes: Passes,
@@ -96,8 +98,11 @@ impl Household {
         *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(plan));
         {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            // Those of the same file stay until it is read again: nobody is unknown in between.
+            if known.configured.as_ref().is_none_or(|old| old.leases != plan.devices.leases) {
+                (known.leases, known.stamp) = (Names::default(), None);
+            }
             known.configured = Some(Arc::clone(&plan.devices));
-            (known.leases, known.stamp) = (Names::default(), None);
         }
         if plan.rules.asks_device() {
             self.follow_neighbours();
@@ -168,7 +173,10 @@ impl Household {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mac = if neighbour { known.neighbours.get(&client).copied() } else { None };
         let configured = known.configured.as_ref().and_then(|devices| devices.names.find(client, mac));
-        let leased = || known.leases.find(client, mac).filter(|_| neighbour);
+        // A client chooses its hostname: it does not become one of those that somebody has named.
+        let is_taken =
+            |name: &str| known.configured.as_ref().is_some_and(|devices| devices.called.contains(name));
+        let leased = || known.leases.find(client, mac).filter(|name| neighbour && !is_taken(name));
         Device { mac, name: configured.or_else(leased).unwrap_or(UNKNOWN).into() }
     }
 
@@ -184,6 +192,8 @@ impl Household {
 
     /// Reads the neighbours, and the leases if they have changed. What cannot be read stays as it was.
     fn refresh(&self) {
+        // One after the other, or what was read first could be what stays.
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let neighbours = addresses::neighbours();
         let (path, stamp) = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -245,6 +255,7 @@ fn minute_left(now: WallClock) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, LoadOptions};
 
     #[test]
     fn a_minute_ends_at_its_end() {
@@ -266,6 +277,41 @@ mod tests {
         let others = (1..1000).filter(|n| household.may_search(client(*n), now)).count();
         assert_eq!(others, MAX_SEARCHES - 1);
         assert!(household.may_search(client(0), now + WHILE));
+    }
+
+    fn plan(yaml: &str) -> Arc<Plan> {
+        let load = |text: &str| config::load(text, Path::new("t.yml"), LoadOptions::default());
+        Arc::new(load(&format!("listen: [{{port: 4128}}]\nrules: []\n{yaml}")).unwrap().plan)
+    }
+
+    /// A client may call itself what it likes.
+    #[test]
+    fn a_lease_does_not_make_a_client_one_of_the_named_devices() {
+        let household = Arc::new(Household::default());
+        household.follow(&plan("devices: {Laptop: 'aa:bb:cc:dd:ee:01', leases: none}\n"));
+        let leases = "0 aa:bb:cc:dd:ee:02 192.168.1.2 LAPTOP *\n0 aa:bb:cc:dd:ee:03 192.168.1.3 phone *\n";
+        {
+            let mut known = household.known.write().unwrap();
+            known.leases = Names::of_leases(leases);
+            known.neighbours = (1..4)
+                .map(|n| (IpAddr::from([192, 168, 1, n]), Mac([0xaa, 0xbb, 0xcc, 0xdd, 0xee, n])))
+                .collect();
+        }
+        let name = |n: u8| household.find(IpAddr::from([192, 168, 1, n]), true).name;
+        assert_eq!([name(1), name(2), name(3)].each_ref().map(|name| &**name), ["laptop", UNKNOWN, "phone"]);
+    }
+
+    /// Not even for a moment does a reload forget who is who.
+    #[test]
+    fn a_reload_keeps_the_leases_of_the_same_file() {
+        let household = Arc::new(Household::default());
+        household.follow(&plan("devices: {leases: a}\n"));
+        household.known.write().unwrap().leases = Names::of_leases("0 x 192.168.1.2 phone *\n");
+        let name = || household.find(IpAddr::from([192, 168, 1, 2]), true).name;
+        household.follow(&plan("devices: {leases: a}\ndebug: true\n"));
+        assert_eq!(&*name(), "phone");
+        household.follow(&plan("devices: {leases: b}\n"));
+        assert_eq!(&*name(), UNKNOWN);
     }
 
     #[test]

@@ -19,12 +19,17 @@ use crate::sys::local_socket;
 
 /// The longest request.
 const MAX_REQUEST: u64 = 4096;
-/// How long a client may take for its request, and for each piece of the answer.
+/// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take for the answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the workers may take to say what they have.
 const GATHERING: Duration = Duration::from_secs(2);
 /// The pause after a client that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Characters of a name in the table: all that a name can have (RFC 1035 §2.3.4).
+const MAX_SHOWN: usize = 253;
 
 /// Exit status of a request that is wrong.
 const WRONG: u8 = 2;
@@ -39,7 +44,8 @@ type Answer = (u8, String);
 pub fn bind(path: &Path, service: &Service) -> Result<UnixListener, String> {
     let socket = local_socket::listen(path).map_err(|error| error.to_string())?;
     if let Some(user) = super::identity(service)? {
-        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
+        // The file itself: whoever may write to its folder could have put a link there meanwhile.
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
     }
     Ok(socket)
 }
@@ -64,16 +70,50 @@ pub fn serve(socket: UnixListener, around: Arc<Household>, workers: Vec<Handle<P
     std::thread::Builder::new().name("live".into()).spawn(serve).map(drop)
 }
 
-fn talk(mut client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
+fn talk(client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
     let mut request = String::new();
-    BufReader::new(client.take(MAX_REQUEST)).read_line(&mut request)?;
+    BufReader::new(Timed::new(client, PATIENCE).take(MAX_REQUEST)).read_line(&mut request)?;
     let (status, text) = match request.strip_suffix('\n') {
         Some(request) => answer(request, around, workers),
         None => (WRONG, format!("the request is longer than {MAX_REQUEST} bytes\n")),
     };
-    client.write_all(format!("{status}\n{text}").as_bytes())
+    Timed::new(client, ANSWER_PATIENCE).write_all(format!("{status}\n{text}").as_bytes())
+}
+
+/// A client that has so much time in all, however often it says or takes a little.
+struct Timed<'c> {
+    client: &'c UnixStream,
+    until: Instant,
+}
+
+impl<'c> Timed<'c> {
+    fn new(client: &'c UnixStream, time: Duration) -> Self {
+        Timed { client, until: Instant::now() + time }
+    }
+
+    /// What is left; an error if it is nothing, which for a socket would be for ever.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.client.set_read_timeout(self.left()?)?;
+        self.client.read(buffer)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.client.set_write_timeout(self.left()?)?;
+        self.client.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.client.flush()
+    }
 }
 
 fn answer(request: &str, around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
@@ -187,7 +227,28 @@ fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
     ]
 }
 
-/// What a client chose, for a terminal: nothing that it would obey.
+/// What a client chose, for a terminal: nothing that it would obey, and no more than that.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    text.chars().take(MAX_SHOWN).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is as wide as its longest name, in every row.
+    #[test]
+    fn a_long_name_is_cut_off_in_the_table() {
+        let row = Row {
+            client: "192.168.1.20:5000".parse().unwrap(),
+            mode: crate::config::Mode::Transparent,
+            dest: None,
+            name: Some(vec![b'x'; 1024].into()),
+            verdict: None,
+            bytes: (0, 0),
+            age: Duration::ZERO,
+        };
+        let [_, _, name, ..] = cells(&row, &Arc::default());
+        assert_eq!(name, "x".repeat(MAX_SHOWN));
+    }
 }

@@ -5,16 +5,18 @@
 //! nothing has come for a while. Like the session the flow does no I/O: it is told what came and what time it is, and
 //! answers with the one [`Act`] that its engine is to carry out.
 //!
-//! A client can begin another QUIC connection in a flow that was let in for a first one. That is decided by itself, before
-//! the server hears of it.
+//! A client can begin a QUIC connection in a flow that was let in for another one, or for something else, which a server of
+//! QUIC ignores. That is decided by itself, before the server hears of it.
 
-mod held;
+mod act;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::held::Held;
+pub use self::act::{Act, Answer};
+use super::budget::Charge;
+use super::held::{self, Held};
 use super::{CloseReason, Env, Machine, Record, Step};
 use crate::accept::Wish;
 use crate::config::Listener;
@@ -34,36 +36,6 @@ const DNS_ANSWERED: Duration = Duration::from_secs(1);
 /// How long the packets with which a QUIC connection began may come again: longer, and no handshake is alive.
 const RETRANSMITTED: Duration = Duration::from_secs(10);
 
-/// What is to be done with a flow.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing, until more comes or [`Flow::due`] has passed.
-    Wait,
-    /// The datagram that has just come goes on to the server.
-    Pass,
-    /// These go on to the server, in this order.
-    Send(Vec<Vec<u8>>),
-    /// Find the addresses of a name.
-    Resolve(Box<str>),
-    /// Take a socket to the first of these addresses that can be had, then say [`Flow::connected`].
-    Connect(Vec<SocketAddr>),
-    /// The flow is over.
-    End(CloseReason),
-    /// The flow is over before it was let in. Its client is told so, if it understands anything.
-    Refuse(CloseReason, Option<Vec<u8>>),
-}
-
-/// What becomes of a server's datagram.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Its client gets it.
-    Same,
-    /// Its client gets this in its place.
-    Other(Vec<u8>),
-    /// Nobody gets it: the rule that let the flow in allows no more bytes now.
-    Lost,
-}
-
 /// What of a flow is looked at after it was let in.
 #[derive(Debug)]
 pub enum Watch {
@@ -71,8 +43,13 @@ pub enum Watch {
     Nothing,
     /// No rule needed to know what it is: the first datagrams tell in passing.
     Unseen(Box<DatagramIdentifier>),
-    /// Queries and their answers.
-    Dns,
+    /// Queries and their answers, and the beginnings of QUIC connections if anybody reads `quic`.
+    Dns {
+        /// As said.
+        quic: bool,
+    },
+    /// The beginnings of QUIC connections in a flow of something else.
+    Other,
     /// The beginnings of further connections. What the first one began with may come again.
     Quic(Option<Box<DatagramIdentifier>>),
 }
@@ -90,6 +67,8 @@ pub struct Flow<M: Machine> {
     open: Option<Open<M>>,
     /// What is to stand before each datagram to the server.
     greeting: Vec<u8>,
+    /// It ends after so much silence, at the latest.
+    idle_at_most: Duration,
     due: Option<Instant>,
 }
 
@@ -114,6 +93,8 @@ struct Open<M: Machine> {
     /// What hangs on the time, and when to look at that again.
     reviewed: Option<(Box<M>, Option<Instant>)>,
     idle: Duration,
+    /// A QUIC connection that begins in it is decided by itself.
+    quic: bool,
     kind: Kind,
 }
 
@@ -122,7 +103,15 @@ enum Kind {
     Plain,
     Unseen(Box<DatagramIdentifier>),
     Dns { unanswered: u32 },
-    Quic { first: Option<Box<DatagramIdentifier>>, since: Instant },
+    Quic { first: Option<First>, since: Instant },
+}
+
+/// What a connection began with.
+#[derive(Debug)]
+struct First {
+    identifier: Box<DatagramIdentifier>,
+    /// The memory that this takes.
+    _charge: Option<Charge>,
 }
 
 impl<M: Machine> Flow<M> {
@@ -137,16 +126,9 @@ impl<M: Machine> Flow<M> {
         env: &mut Env<'_, M>,
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
-        let mut flow = Flow {
-            listener,
-            client,
-            user,
-            wish,
-            deciding: None,
-            open: None,
-            greeting: Vec::new(),
-            due: None,
-        };
+        let (deciding, open, idle_at_most, due) = (None, None, Duration::MAX, None);
+        let greeting = Vec::new();
+        let mut flow = Flow { listener, client, user, wish, deciding, open, greeting, idle_at_most, due };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -251,11 +233,17 @@ impl<M: Machine> Flow<M> {
                 record.take_in(&deciding.session);
                 self.over(env);
                 self.greeting = deciding.session.take_greeting();
+                let remembers = M::READS && deciding.held.affords(deciding.session.kept(), env);
                 let watch = deciding.session.watch(env);
-                let mut open = Open::new(deciding.session, watch, env);
-                let held = deciding.held.datagrams;
-                for datagram in held.iter().filter(|_| M::READS) {
-                    open.begins_anew(datagram, false, record, metrics, env.now);
+                let (mut held, charge) = deciding.held.into_parts();
+                let mut open = Open::new(deciding.session, watch, charge, env);
+                open.idle = open.idle.min(self.idle_at_most);
+                // What began another connection while this one waited is lost, as on any link. It is looked at when it comes again.
+                held.retain(|datagram| {
+                    !M::READS || !open.begins_anew(datagram, false, record, metrics, env.now)
+                });
+                if let (true, false, Kind::Quic { first, .. }) = (M::READS, remembers, &mut open.kind) {
+                    *first = None;
                 }
                 self.due = env.now.checked_add(open.idle);
                 self.open = Some(open);
@@ -315,6 +303,7 @@ impl<M: Machine> Flow<M> {
 
     /// The program stops: what is silent for so long ends.
     pub fn wind_up(&mut self, now: Instant, idle: Duration) {
+        self.idle_at_most = idle;
         if let Some(open) = &mut self.open {
             open.idle = open.idle.min(idle);
             self.due = self.due.min(now.checked_add(open.idle));
@@ -359,9 +348,10 @@ impl<M: Machine> Flow<M> {
         }
         if kept {
             let step = deciding.session.datagram(datagram, env);
-            return self.take(deciding, step);
-        }
-        if deciding.held.datagrams.is_empty() {
+            if !matches!(step, Step::Read { .. }) || deciding.held.affords(deciding.session.kept(), env) {
+                return self.take(deciding, step);
+            }
+        } else if deciding.held.datagrams.is_empty() {
             // For the refusal, which comes at once.
             deciding.held.datagrams.push(datagram.to_vec());
         }
@@ -406,20 +396,25 @@ impl<M: Machine> Flow<M> {
 }
 
 impl<M: Machine> Open<M> {
-    fn new(mut session: Box<M>, watch: Watch, env: &Env<'_, M>) -> Self {
+    /// `charge`: what `watch` takes of the memory.
+    fn new(mut session: Box<M>, watch: Watch, charge: Option<Charge>, env: &Env<'_, M>) -> Self {
         let (now, plan) = (env.now, Arc::clone(session.plan()));
         let share = session.take_share();
         let reviewed = session.is_reviewed().then(|| (session, env.next_review()));
         let udp_idle = (*plan).as_ref().timeouts.udp_idle;
+        let quic = matches!(watch, Watch::Dns { quic: true } | Watch::Other | Watch::Quic(_));
         let kind = match watch {
             _ if !M::READS => Kind::Plain,
-            Watch::Nothing => Kind::Plain,
+            Watch::Nothing | Watch::Other => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
-            Watch::Dns => Kind::Dns { unanswered: 0 },
-            Watch::Quic(first) => Kind::Quic { first, since: now },
+            Watch::Dns { .. } => Kind::Dns { unanswered: 0 },
+            Watch::Quic(first) => {
+                let first = first.map(|identifier| First { identifier, _charge: charge });
+                Kind::Quic { first, since: now }
+            }
         };
         let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
-        Open { plan, share, reviewed, idle, kind }
+        Open { plan, share, reviewed, idle, quic, kind }
     }
 
     /// Whether so many bytes may go this way now. What goes beyond a rate is lost: those who send datagrams slow down then.
@@ -438,31 +433,38 @@ impl<M: Machine> Open<M> {
         metrics: &Metrics,
         now: Instant,
     ) -> bool {
-        match &mut self.kind {
-            Kind::Plain => {}
-            Kind::Dns { unanswered } => *unanswered = unanswered.saturating_add(1),
-            Kind::Unseen(identifier) => match identifier.look(datagram) {
-                DatagramOutcome::NeedMore { .. } => {}
-                DatagramOutcome::Identified(identity) => {
-                    record.saw(&identity, metrics);
-                    self.kind = match identity {
-                        Identity::Dns { .. } => {
-                            self.idle = self.idle.min(DNS_IDLE);
-                            Kind::Dns { unanswered: 1 }
-                        }
-                        _ => Kind::Plain,
-                    };
+        let first = match &mut self.kind {
+            Kind::Plain => None,
+            Kind::Dns { unanswered } => {
+                *unanswered = unanswered.saturating_add(1);
+                None
+            }
+            Kind::Unseen(identifier) => {
+                match identifier.look(datagram) {
+                    DatagramOutcome::NeedMore { .. } if identifier.kept() <= held::FREE => {}
+                    DatagramOutcome::Identified(identity) => {
+                        record.saw(&identity, metrics);
+                        self.kind = match identity {
+                            Identity::Dns { .. } => {
+                                self.idle = self.idle.min(DNS_IDLE);
+                                Kind::Dns { unanswered: 1 }
+                            }
+                            _ => Kind::Plain,
+                        };
+                    }
+                    // Not worth more.
+                    _ => self.kind = Kind::Plain,
                 }
-                DatagramOutcome::Incomplete(_) | DatagramOutcome::MidConnection => self.kind = Kind::Plain,
-            },
+                None
+            }
             Kind::Quic { first, since } => {
                 if now.saturating_duration_since(*since) >= RETRANSMITTED {
                     *first = None;
                 }
-                return begins_another(first.as_deref_mut(), !another, datagram);
+                first.as_mut().map(|first| &mut *first.identifier)
             }
-        }
-        false
+        };
+        self.quic && begins_another(first, !another, datagram)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Env, Session};
-use crate::config::Plan;
+use crate::config::{Mode, Plan};
 use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::Ruleset;
 use crate::decide::week::WeekTime;
@@ -51,15 +51,20 @@ impl Default for Device {
 }
 
 impl Session {
-    /// Whether it was let in by what the clock showed and must not outlive that.
+    /// Whether it was let in by what the clock showed, or by an exception for a while, and must not outlive that.
     pub(super) fn hangs_on_time(&self) -> bool {
-        self.plan.end_at_close && self.facts.time.is().is_some()
+        let by_exception = self.verdict.is_some_and(|verdict| verdict.rule == RuleId::Pass);
+        self.plan.end_at_close && (by_exception || self.facts.time.is().is_some())
     }
 
     /// Whether the rules that it was decided by would not let it in now. What they would have to know more for than they
     /// did is not let in.
     pub(super) fn has_outlived_its_window(&mut self, env: &Env<'_>) -> bool {
         self.facts.time = Known::Unknown;
+        // Whoever had no neighbour's address may have one by now: a first datagram comes before the kernel knows its sender.
+        if self.facts.mac == Known::Absent && self.mode != Mode::ProxyProtocol {
+            (self.facts.mac, self.facts.device) = (Known::Unknown, Known::Unknown);
+        }
         match decide(&self.plan, &mut self.facts, env) {
             Decision::Verdict(verdict) => !verdict.action.lets_through(),
             Decision::Need(_) => true,

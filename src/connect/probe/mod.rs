@@ -50,7 +50,9 @@ impl Target {
             left = rest.unwrap_or_default();
             rest.is_some()
         };
-        let alpn = alpn.iter().take_while(|protocol| fits(protocol.len())).cloned().collect();
+        // A name has at least one byte (RFC 7301 §3.1), and who makes a hello may count on it.
+        let named = alpn.iter().filter(|protocol| !protocol.is_empty());
+        let alpn = named.take_while(|protocol| fits(protocol.len())).cloned().collect();
         Target { name: name.into(), addr, alpn }
     }
 }
@@ -209,6 +211,8 @@ struct Flight {
     source: IpAddr,
     askers: Vec<Asker>,
     due: Instant,
+    /// Others had to end first: what then takes too long may be no fault of the server.
+    waited: bool,
     /// What is known changes meanwhile: this answer is for those who wait only.
     outdated: bool,
 }
@@ -272,10 +276,20 @@ impl Prober {
             return self.answer(asker, target, Finding::Unknown(Doubt::Busy));
         }
         let due = now.checked_add(self.timeout).unwrap_or(now);
-        let flight = Flight { id: None, source: asker.source, askers: vec![asker], due, outdated: false };
+        let flight = Flight {
+            id: None,
+            source: asker.source,
+            askers: vec![asker],
+            due,
+            waited: false,
+            outdated: false,
+        };
         self.flights.insert(Arc::clone(&target), flight);
-        self.waiting.push_back(target);
+        self.waiting.push_back(Arc::clone(&target));
         self.begin();
+        if let Some(flight) = self.flights.get_mut(&target) {
+            flight.waited = flight.id.is_none();
+        }
     }
 
     /// A handshake has ended. `counts_for` is the rest of the certificate's own time, if it is valid.
@@ -291,17 +305,15 @@ impl Prober {
             |(target, flight): (&Arc<Target>, &Flight)| (flight.due <= now).then(|| Arc::clone(target));
         let due: Vec<Arc<Target>> = self.flights.iter().filter_map(is_due).collect();
         for target in due {
-            match self.flights.get(&target).and_then(|flight| flight.id) {
-                Some(id) => {
-                    self.running.remove(&id);
-                    self.actions.push_back(Action::Abandon { id });
-                    self.land(&target, Finding::Unknown(Doubt::TimedOut), None, now);
-                }
-                None => {
-                    self.waiting.retain(|waiting| *waiting != target);
-                    self.land(&target, Finding::Unknown(Doubt::Busy), None, now);
-                }
+            let Some(flight) = self.flights.get(&target) else { continue };
+            let doubt = if flight.waited { Doubt::Busy } else { Doubt::TimedOut };
+            if let Some(id) = flight.id {
+                self.running.remove(&id);
+                self.actions.push_back(Action::Abandon { id });
+            } else {
+                self.waiting.retain(|waiting| *waiting != target);
             }
+            self.land(&target, Finding::Unknown(doubt), None, now);
         }
         self.begin();
     }
@@ -327,7 +339,8 @@ impl Prober {
                 counted.filter(|(_, running)| *running < MAX_RUNNING_PER_SOURCE).min_by_key(|(_, n)| *n);
             let Some(target) = next.and_then(|(place, _)| self.waiting.remove(place)) else { return };
             let Some(flight) = self.flights.get_mut(&target) else { continue };
-            self.last_id = self.last_id.wrapping_add(1);
+            // The largest is nobody's: as a poll's token it would be the waker's.
+            self.last_id = self.last_id.wrapping_add(1) % u32::MAX;
             let id = ProbeId(self.last_id);
             flight.id = Some(id);
             self.running.insert(id, Arc::clone(&target));

@@ -170,6 +170,37 @@ fn so_many_run_and_the_others_wait_for_a_place_or_too_long() {
     world.begun();
 }
 
+/// Else some who ask for silent servers would make every other one unknown for a minute.
+#[test]
+fn a_probe_that_had_to_wait_and_took_too_long_says_nothing_of_the_server() {
+    let mut world = World::new();
+    for n in 0..MAX_RUNNING {
+        world.ask(&format!("{n}.example"), asker(n, n as u8));
+    }
+    let (begun, _) = world.happens();
+    world.ask("late.example", asker(99, 99));
+    world.pass(TIMEOUT - Duration::from_millis(1));
+    world.end(begun[0].0, Finding::Valid);
+    assert_eq!(world.happens().0[0].1, "late.example");
+    world.pass(Duration::from_millis(1));
+    let (_, told) = world.happens();
+    assert!(told.contains(&"99 late.example: busy".to_owned()), "{told:?}");
+    assert_eq!(world.known.get(&target("late.example"), world.now), None);
+    assert!(world.known.get(&target("1.example"), world.now).is_some());
+}
+
+/// A poll's largest token is the waker's, also where `usize` has 32 bits.
+#[test]
+fn no_probe_has_the_largest_number() {
+    let mut world = World::new();
+    world.prober.last_id = u32::MAX - 2;
+    for n in 0..4 {
+        world.ask(&format!("{n}.example"), asker(n, 1));
+    }
+    let ids: Vec<u32> = world.happens().0.iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [u32::MAX - 1, 0, 1, 2]);
+}
+
 #[test]
 fn who_asks_for_much_leaves_places_to_others() {
     let mut world = World::new();
@@ -236,4 +267,5 @@ fn what_a_client_offers_is_asked_for_within_bounds() {
     let long = "x".repeat(MAX_ALPN_BYTES);
     assert_eq!(*alpn(&["h2", &long, "http/1.1"]), [protocol("h2")]);
     assert!(alpn(&[&long]).is_empty() && alpn(&[]).is_empty());
+    assert_eq!(*alpn(&["", "h2", ""]), [protocol("h2")]);
 }

@@ -21,16 +21,28 @@ const MAX_DEPTH: usize = 4;
 pub(super) struct Intermediates(VecDeque<CertificateDer<'static>>);
 
 impl Intermediates {
-    /// Keeps what of a valid chain leads from its first certificate upwards; what else a server sent is passed over.
-    pub(super) fn keep(&mut self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) {
+    /// Keeps what of a valid chain leads from its first certificate upwards, to where `proves` says that it needs no more to
+    /// be a chain. What else a server sent is passed over: it may be made by anybody, with the name of an authority.
+    pub(super) fn keep<'a>(
+        &mut self,
+        own: &CertificateDer<'a>,
+        others: &[CertificateDer<'a>],
+        proves: impl Fn(&[CertificateDer<'a>]) -> bool,
+    ) {
         let way = way(own, |issuer| others.iter().find(|other| is_subject(other, issuer)));
+        let mut way: Vec<CertificateDer<'a>> = way.into_iter().cloned().collect();
+        // Those that are kept have been proven.
+        if !way.iter().all(|certificate| self.0.contains(certificate)) {
+            let enough = (1..=way.len()).find(|count| way.get(..*count).is_some_and(&proves));
+            way.truncate(enough.unwrap_or_default());
+        }
         for certificate in way.into_iter().filter(|certificate| certificate.len() <= MAX_BYTES) {
-            match self.0.iter().position(|kept| kept == certificate) {
+            match self.0.iter().position(|kept| *kept == certificate) {
                 Some(0) => continue,
                 Some(place) => drop(self.0.remove(place)),
                 None => self.0.truncate(MAX_KEPT - 1),
             }
-            self.0.push_front(certificate.clone().into_owned());
+            self.0.push_front(certificate.into_owned());
         }
     }
 

@@ -112,7 +112,7 @@ impl Trust {
                 .map_err(reason)
         };
         let Err(distrust) = verify(others) else {
-            self.seen().keep(own, others);
+            self.seen().keep(own, others, |way| verify(way).is_ok());
             return Ok(());
         };
         if !matches!(distrust, Distrust::Untrusted | Distrust::Unsuitable) {

@@ -88,17 +88,35 @@ fn an_intermediate_that_was_seen_helps_a_server_that_forgets_it() {
     assert_eq!(judge(&trust, &["client"], "example.com", NOW), Err(Distrust::Unsuitable));
 }
 
+/// Whoever has a certificate of an authority could else keep its other customers from being found: a certificate is asked
+/// for by its owner's name, and everybody can write any name into one.
+#[test]
+fn what_only_claims_to_be_an_intermediate_is_not_kept() {
+    for chain in
+        [&["leaf", "forged-intermediate", "intermediate"], &["leaf", "intermediate", "forged-intermediate"]]
+    {
+        let trust = trust(&["root"]);
+        assert_eq!(judge(&trust, chain, "example.com", NOW), Ok(()), "{chain:?}");
+        assert_eq!(judge(&trust, &["leaf", "intermediate"], "example.com", NOW), Ok(()), "{chain:?}");
+        assert_eq!(judge(&trust, chain, "example.com", NOW), Ok(()), "{chain:?}");
+        assert_eq!(judge(&trust, &["leaf"], "example.com", NOW), Ok(()), "{chain:?}");
+    }
+}
+
 #[test]
 fn only_what_leads_to_a_root_is_kept_and_each_once() {
     let mut seen = Intermediates::default();
     let (leaf, intermediate) = (pem("leaf"), pem("intermediate"));
     for _ in 0..3 {
-        seen.keep(&leaf, &[pem("root"), pem("self-signed"), intermediate.clone()]);
+        seen.keep(&leaf, &[pem("root"), pem("self-signed"), intermediate.clone()], |_| true);
     }
     assert_eq!(seen.find(&leaf, &[]), std::slice::from_ref(&intermediate));
     assert_eq!(seen.len(), 1);
-    assert!(seen.find(&leaf, &[intermediate]).is_empty());
+    assert!(seen.find(&leaf, std::slice::from_ref(&intermediate)).is_empty());
     assert!(seen.find(&pem("self-signed"), &[]).is_empty());
+    let mut seen = Intermediates::default();
+    seen.keep(&leaf, &[intermediate], |_| false);
+    assert_eq!(seen.len(), 0);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Machine for Redirection {
     const EXCHANGES: bool = false;
     const VERIFIES: bool = false;
     const RESOLVES: bool = false;
-    const DATAGRAMS: bool = cfg!(feature = "redirector-udp");
+    const DATAGRAMS: bool = cfg!(feature = "udp");
     const PROBES: bool = false;
 
     fn new(plan: Arc<RedirectPlan>, listener: &Listener, client: SocketAddr, _now: Instant) -> Self {

@@ -34,7 +34,7 @@ use crate::config::{self, LoadOptions, Plan};
 use crate::connect::dial::DialError;
 use crate::connect::probe::Finding;
 use crate::connect::resolve::ResolveError;
-use crate::decide::rules::Locals;
+use crate::decide::rules::{Locals, Ruleset};
 use crate::decide::week::WeekTime;
 use crate::decide::{Action, Verdict};
 use crate::session::CloseReason;
@@ -116,9 +116,15 @@ struct Home {
     device: (IpAddr, Device),
     /// How often somebody asked for a device.
     asked: AtomicUsize,
+    /// Exceptions in force.
+    passes: Option<Arc<Ruleset>>,
 }
 
 impl Surroundings for Home {
+    fn passes(&self, _: Instant) -> Option<Arc<Ruleset>> {
+        self.passes.clone()
+    }
+
     fn week_time(&self) -> (WeekTime, Duration) {
         (self.time, Duration::from_secs(60))
     }
@@ -172,7 +178,8 @@ impl Simulation {
         let (verdicts, preludes) = (Verdicts::default(), Arc::default());
         let mac = Some("02:00:00:00:00:01".parse().unwrap());
         let device = ("192.168.1.20".parse().unwrap(), Device { mac, name: "tablet".into() });
-        let home = Home { time: "mon-12:00".parse().unwrap(), device, asked: AtomicUsize::new(0) };
+        let time = "mon-12:00".parse().unwrap();
+        let home = Home { time, device, asked: AtomicUsize::new(0), passes: None };
         let memory = Memory::new(now);
         Simulation { start: now, now, plan, locals, session, verdicts, preludes, home, memory, until: None }
     }

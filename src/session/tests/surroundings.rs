@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::decide::rules::RuleSpec;
 use crate::metrics::Metrics;
 use crate::session::flow::{Act, Flow};
 use crate::session::record::Kept;
@@ -94,6 +95,60 @@ fn bedtime_ends_what_was_let_in_before() {
             (In::Clock("mon-06:59"), ""),
             (In::Review, "window_closed"),
         ],
+    );
+}
+
+/// Also where no rule has asked for the time.
+#[test]
+fn what_an_exception_let_in_ends_with_it_where_that_is_wanted() {
+    let open = |end_at_close: bool| {
+        let rules = config("mode: transparent", &["action: deny, port: 443"]);
+        let mut session = Simulation::new(&format!("{rules}endAtClose: {end_at_close}\n"));
+        let everything = RuleSpec { action: Action::Accept, fields: Vec::new() };
+        session.home.passes = Some(Arc::new(Ruleset::new(vec![everything])));
+        let accepted = "Accept pass, dial 198.51.100.1:443";
+        go_on(&mut session, &[(In::To(SERVER), accepted), (In::Connected, "tunnel 0")]);
+        session
+    };
+    let mut session = open(true);
+    go_on(&mut session, &[(In::Review, "goes on")]);
+    session.home.passes = None;
+    go_on(&mut session, &[(In::Review, "window_closed")]);
+    go_on(&mut open(false), &[(In::Review, "not reviewed")]);
+}
+
+/// A first datagram may come before the kernel knows its sender. Who is known stays who he was, though the kernel forgets him.
+#[test]
+fn who_was_not_known_is_looked_up_again_when_the_time_is() {
+    let rules = &[
+        "action: deny, device: tablet, time: '21:00-07:00'",
+        "action: accept, device: [phone, unknown]",
+        "action: accept, device: tablet",
+    ];
+    let rules = format!("{}endAtClose: true\n", config("mode: transparent", rules));
+    let begin = |clock: &str, device: Device, accepted: &str| {
+        let mut session = Simulation::new(&rules);
+        session.home.device.1 = device;
+        go_on(
+            &mut session,
+            &[
+                (In::Clock(clock), ""),
+                (In::To(SERVER), accepted),
+                (In::Connected, "tunnel 0"),
+                (In::Review, "goes on"),
+            ],
+        );
+        session
+    };
+    let tablet = || Simulation::new(&rules).home.device.1;
+    let mut session = begin("mon-21:30", Device::default(), "Accept 1, dial 198.51.100.1:443");
+    session.home.device.1 = tablet();
+    go_on(&mut session, &[(In::Review, "window_closed")]);
+    let mut session = begin("mon-20:30", tablet(), "Accept 2, dial 198.51.100.1:443");
+    session.home.device.1 = Device::default();
+    go_on(
+        &mut session,
+        &[(In::Review, "goes on"), (In::Clock("mon-21:00"), ""), (In::Review, "window_closed")],
     );
 }
 

@@ -19,14 +19,21 @@ const EXT_ESNI: u16 = 0xffce;
 /// NameType host_name (RFC 6066 §3).
 const NAME_TYPE_HOST: u8 = 0;
 
+/// Bytes of a host_name that are kept: more than a name can have, and than a line of the log shows.
+pub const MAX_SNI: usize = 1024;
+/// ALPN offers that are kept. Browsers make two, the most talkative of clients a dozen.
+pub const MAX_OFFERS: usize = 64;
+/// Bytes of ALPN offers that are kept: no line of the log shows more.
+const MAX_OFFERED: usize = 1024;
+
 /// What a ClientHello says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
     /// The highest version offered that is not GREASE: supported_versions, else legacy_version.
     pub version: Version,
-    /// The host_name as sent; not checked to be a name.
+    /// The host_name as sent, cut off behind [`MAX_SNI`] bytes; not checked to be a name.
     pub sni: Option<Box<[u8]>>,
-    /// Every ALPN offer in order, GREASE included, as sent.
+    /// The ALPN offers in order, GREASE included, as sent: the first [`MAX_OFFERS`], if they are short.
     pub alpn: Vec<Box<[u8]>>,
     /// encrypted_client_hello (0xfe0d) is present.
     pub ech: bool,
@@ -63,7 +70,7 @@ impl ClientHello {
         });
         Some(ClientHello {
             version,
-            sni: view.sni.map(Box::from),
+            sni: view.sni.map(|name| name.get(..MAX_SNI).unwrap_or(name).into()),
             alpn: view.alpn.into_iter().map(Box::from).collect(),
             ech: view.extensions.binary_search(&EXT_ECH).is_ok(),
             esni: view.extensions.binary_search(&EXT_ESNI).is_ok(),
@@ -150,10 +157,15 @@ fn read_server_name(mut list: Cursor<'_>) -> Option<Option<&[u8]>> {
     Some(host)
 }
 
+/// All of them are read, some are kept.
 fn read_protocol_names(mut list: Cursor<'_>) -> Option<Vec<&[u8]>> {
-    let mut names = Vec::new();
+    let (mut names, mut bytes) = (Vec::new(), 0);
     while !list.is_empty() {
-        names.push(list.vec8().ok()?.rest());
+        let name = list.vec8().ok()?.rest();
+        bytes += name.len();
+        if names.len() < MAX_OFFERS && bytes <= MAX_OFFERED {
+            names.push(name);
+        }
     }
     Some(names)
 }

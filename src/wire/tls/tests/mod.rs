@@ -2,6 +2,7 @@
 
 pub(crate) mod fixture;
 
+use super::hello::{MAX_OFFERS, MAX_SNI};
 use super::*;
 use fixture::*;
 
@@ -27,6 +28,27 @@ fn says_what_the_client_sent() {
 
     let bare = parse(&HelloBody::new(vec![])).unwrap();
     assert_eq!((bare.sni, bare.alpn.len(), bare.ech, bare.esni), (None, 0, false, false));
+}
+
+/// A hello has up to 64 KiB, and what it says is kept as long as its connection.
+#[test]
+fn what_is_kept_of_a_hello_is_bounded() {
+    let long = "a.".repeat(25_000);
+    let hello = parse(&HelloBody::new(vec![server_name(&long)])).unwrap();
+    assert_eq!(hello.sni.as_deref(), long.as_bytes().get(..MAX_SNI));
+    let check = |offer: &[u8], count: usize, kept: usize| {
+        let hello = parse(&HelloBody::new(vec![alpn(&vec![offer; count])])).unwrap();
+        assert_eq!(hello.alpn, vec![Box::from(offer); kept], "{count} of {}", offer.len());
+    };
+    check(b"h2", MAX_OFFERS, MAX_OFFERS);
+    check(b"x", 30_000, MAX_OFFERS);
+    check(b"", 60_000, MAX_OFFERS);
+    check(&[b'x'; 255], 4, 4);
+    check(&[b'x'; 255], 250, 4);
+    let whole = vec![alpn(&vec![&b"x"[..]; 1000])];
+    let mut cut = whole.clone();
+    cut[0].1.pop();
+    assert!(parse(&HelloBody::new(whole)).is_some() && parse(&HelloBody::new(cut)).is_none());
 }
 
 #[test]
