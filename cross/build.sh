@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Static programs for routers' CPUs, from one machine.
 #
-#   cross/build.sh [--target TRIPLE]... [--out DIR] [--no-default-features] [--setup-only]
+#   cross/build.sh [--target TRIPLE]... [--program NAME]... [--out DIR] [--no-default-features] [--setup-only]
 #
-# Writes DIR/TRIPLE/PROGRAM for every program of the package, DIR/SHA256SUMS and DIR/SIZES.md. Without --target: the six
+# Writes DIR/TRIPLE/PROGRAM for every program of the package, or those that are named, DIR/SHA256SUMS and DIR/SIZES.md. Without --target: the six
 # below; armv5te-unknown-linux-musleabi, i686-unknown-linux-musl and riscv64gc-unknown-linux-musl on request. DIR is
 # target/routers by default.
 #
@@ -18,7 +18,7 @@ default_targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unkn
   arm-unknown-linux-musleabi mips-unknown-linux-musl mipsel-unknown-linux-musl)
 
 usage() {
-  say "usage: $0 [--target TRIPLE]... [--out DIR] [--no-default-features] [--setup-only]"
+  say "usage: $0 [--target TRIPLE]... [--program NAME]... [--out DIR] [--no-default-features] [--setup-only]"
   exit 2
 }
 
@@ -26,6 +26,7 @@ targets=() features=() setup_only=0 out=
 while [ $# -gt 0 ]; do
   case $1 in
   --target) targets+=("${2:?--target needs a triple}") && shift ;;
+  --program) programs+=("${2:?--program needs a name}") && shift ;;
   --out) out=${2:?--out needs a folder} && shift ;;
   --no-default-features) features+=("$1") ;;
   --setup-only) setup_only=1 ;;
@@ -34,6 +35,12 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ "${#targets[@]}" -gt 0 ] || targets=("${default_targets[@]}")
+for program in "${programs[@]}"; do
+  case $program in
+  calamary | calamary-redirector) ;;
+  *) say "$0: unknown program $program" && exit 2 ;;
+  esac
+done
 for target in "${targets[@]}"; do
   grep -q "^$target)" cross/cc.sh || { say "$0: unknown target $target; known are: $(sed -n 's/^\([a-z0-9_-]*\)) cpu=.*/\1/p' cross/cc.sh | xargs)"; exit 2; }
 done
@@ -75,12 +82,21 @@ fetch_crates "${targets[0]}"
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-failed=0
+# As many targets at a time as there are cores: most of the work is one crate at a program's end, on one of them.
+# Jobs in the background do not hear of ^C.
+trap 'trap - TERM; kill -TERM 0' INT
+sizes=$(mktemp -d)
+trap 'rm -rf "$sizes"' EXIT
+for target in "${targets[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+  { build "$target" || touch "$sizes/failed"; } >"$sizes/$target" &
+done
+wait
 {
   printf '%s, zig %s, opt-level z%s.\n\n' "$(rustc --version)" "$zig_version" "${features[*]:+, ${features[*]}}"
   printf '| target | program | bytes | as xz |\n| --- | --- | --- | --- |\n'
-  for target in "${targets[@]}"; do build "$target" || failed=1; done
+  for target in "${targets[@]}"; do cat "$sizes/$target"; done
 } >"$out/SIZES.md"
 (cd "$out" && find . -mindepth 2 -type f -printf '%P\n' | sort | xargs sha256sum) >"$out/SHA256SUMS"
 cat "$out/SIZES.md"
-exit "$failed"
+[ ! -e "$sizes/failed" ]

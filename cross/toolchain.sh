@@ -136,6 +136,11 @@ use_target_folder() {
   export CARGO_TARGET_DIR
 }
 
+# The programs to be built; all, if there are none.
+programs=()
+
+wants() { [ "${#programs[@]}" -eq 0 ] || [[ " ${programs[*]} " == *" $1 "* ]]; }
+
 # Builds the programs of the package, each with its own features, with the size profile. Arguments: the target, the folder
 # to put them into, further flags for rustc as one word, then further options for cargo to build calamary with.
 build_programs() {
@@ -144,21 +149,27 @@ build_programs() {
   aim_at "$target"
   "$bin/cc-$target" -Os -ffunction-sections -c cross/lean.c -o "$lean"
   add_flags "$target" "-Zunstable-options -Cpanic=immediate-abort -Cforce-unwind-tables=no -Zlocation-detail=none -Clink-arg=$lean $flags"
-  build_program "$target" "$into" calamary "$@"
-  # Nobody prints a value as a programmer would in this one; in the other, rustls words its errors like that.
+  if wants calamary && ! is_minimal "$@"; then build_program "$target" "$into" calamary "$@"; fi
+  # Nobody prints a value as a programmer would in these; rustls words its errors like that.
   add_flags "$target" -Zfmt-debug=none
+  if wants calamary && is_minimal "$@"; then build_program "$target" "$into" calamary "$@"; fi
   # Datagrams cost it what big-endian MIPS, where code is largest, has no room for in its budget (docs/size.md).
-  case $target in
-  mips-*) build_program "$target" "$into" calamary-redirector --no-default-features ;;
-  *) build_program "$target" "$into" calamary-redirector --no-default-features --features udp ;;
-  esac
+  local datagrams=(--features udp)
+  [[ $target != mips-* ]] || datagrams=()
+  if wants calamary-redirector; then
+    build_program "$target" "$into" calamary-redirector --no-default-features "${datagrams[@]}"
+  fi
 }
 
-# Arguments: the target, the folder, the program, further options for cargo.
+is_minimal() { [[ " $* " == *" --no-default-features "* ]]; }
+
+# Arguments: the target, the folder, the program, further options for cargo. In one folder are those with the same flags: std
+# with others would take the place of the one before. And cargo builds one thing at a time in a folder.
 build_program() {
-  local target=$1 into=$2 program=$3
+  local target=$1 into=$2 program=$3 kind=full
   shift 3
-  cargo build --quiet --offline --locked --profile router --bin "$program" --target "$target" \
+  if is_minimal "$@"; then kind=minimal; fi
+  CARGO_TARGET_DIR=$CARGO_TARGET_DIR/$target/$kind cargo build --quiet --offline --locked --profile router --bin "$program" --target "$target" \
     -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size -Zunstable-options --artifact-dir "$into" \
     -Zpanic-immediate-abort --config 'profile.router.panic="immediate-abort"' "$@"
 }

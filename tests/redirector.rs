@@ -639,7 +639,7 @@ fn bad_configurations_are_refused_with_their_place() {
     check(
         "listen: [{ port: 1, udp: true, tproxy: true }]\nproxies: [a:1]",
         2,
-        &["listen[0].udp:", "not supported yet"],
+        &["listen[0].udp:", "not part of this build"],
     );
 }
 

@@ -99,8 +99,8 @@ router_builds() {
   fi
   mapfile -t targets < <(router_targets)
   step 'programs' cross/build.sh "${targets[@]}" --out "$routers"
-  step 'programs, no default features' cross/build.sh --target mips-unknown-linux-musl --no-default-features \
-    --out "$routers-minimal"
+  step 'programs, no default features' cross/build.sh --target mips-unknown-linux-musl --program calamary \
+    --no-default-features --out "$routers-minimal"
   step 'size budgets' cross/budgets.sh "$routers" "$routers-minimal"
   step 'unit tests on big-endian MIPS' cross/test.sh
   CALAMARY_ROUTER_BUILDS=$(cd "$routers" && pwd)

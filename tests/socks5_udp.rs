@@ -1,6 +1,7 @@
 //! Datagrams through the SOCKS proxy: where they go and who hears the answers, what is refused, and what ends with what.
 //!
 //! Names come from a nameserver of the test; every server is on loopback or in a namespace.
+#![cfg(feature = "udp")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Datagrams as a router sees them: nftables TPROXY, IPv4 and IPv6, many clients and servers, QUIC and DNS.
+#![cfg(feature = "udp")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;

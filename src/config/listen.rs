@@ -223,8 +223,9 @@ fn udp_refusal(mode: &str, tproxy: bool) -> Option<&'static str> {
         "http" | "https" => {
             Some("`udp` is for the modes `transparent`, `socks5` and `proxyproto`: HTTP proxies carry TCP")
         }
+        // A mode that is none is reported already.
+        "" => None,
         _ if cfg!(not(feature = "udp")) => Some("`udp: true` is not part of this build"),
-        // Or the mode is none, which is reported already.
         _ => None,
     }
 }

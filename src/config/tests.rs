@@ -207,8 +207,9 @@ fn words_in_any_case_and_place() {
 
 #[test]
 fn listeners_and_settings() {
+    let udp = cfg!(feature = "udp");
     let plan = accepted(
-        "
+        &"
 listen:
   - {port: 1}
   - {mode: HTTP, ip4: 0.0.0.0, ip6: [], port: '2', target: name}
@@ -216,7 +217,7 @@ listen:
   - {mode: proxyproto, port: 4}
   - {port: 7, tproxy: true, udp: no}
   - {port: 65535}
-  - {mode: socks5, ip6: [], port: 5, udp: true}
+  - {mode: socks5, ip6: [], port: 5, udp: UDP}
   - {mode: socks5, ip6: [], port: 6}
 service:
   timeout: {connect: 1, process: '2', probe: 3, dnsLookup: 4, idle: 86400000, halfClosed: 6, udpIdle: 7, drain: 8}
@@ -229,7 +230,8 @@ service:
   workers: 2
   user: proxy
   group: 1000
-",
+"
+        .replace("UDP", &udp.to_string()),
     )
     .plan;
     let given: Vec<_> = plan.service.listeners.iter().take(4).map(|l| l.given.as_deref()).collect();
@@ -255,8 +257,8 @@ service:
         ]
     );
     assert!(plan.service.listeners.iter().all(|listener| listener.l4 == L4::Tcp));
-    assert_eq!(plan.service.listeners.iter().filter(|listener| listener.associate).count(), 1);
-    assert!(plan.service.listeners[11].associate);
+    assert_eq!(plan.service.listeners.iter().filter(|listener| listener.associate).count(), usize::from(udp));
+    assert_eq!(plan.service.listeners[11].associate, udp);
     assert_eq!(plan.service.listeners[2].target, Target::Name);
     assert!(plan.service.listeners[7].tproxy);
     let trusts = |listener: &Listener, ip: &str| listener.trusted.contains(ip.parse().unwrap());

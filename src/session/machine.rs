@@ -93,9 +93,9 @@ impl Machine for Session {
     const RESOLVES: bool = true;
     const INTERCEPTS: bool = cfg!(feature = "intercept");
     const TIES: bool = true;
-    const DATAGRAMS: bool = true;
+    const DATAGRAMS: bool = cfg!(feature = "udp");
     const PROBES: bool = cfg!(feature = "tls");
-    const ASSOCIATES: bool = true;
+    const ASSOCIATES: bool = cfg!(feature = "udp");
 
     fn new(plan: Arc<Plan>, listener: &Listener, client: SocketAddr, now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());

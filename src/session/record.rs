@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use super::{Machine, Record, Session};
 use crate::accept::Wish;
 use crate::config::Mode;
+#[cfg(feature = "metrics")]
+use crate::decide::device::UNKNOWN;
 use crate::decide::facts::{Ech, Facts, Known, L5};
 use crate::decide::{Action, Verdict};
 use crate::identify::tcp::Identifier;
@@ -147,6 +149,10 @@ impl Record<Session> for Kept {
             return metrics.observed(verdict.rule);
         }
         metrics.verdict(verdict, session.facts().dest.is().copied());
+        #[cfg(feature = "metrics")]
+        if verdict.action == Action::Deny {
+            count_denied(session, metrics);
+        }
         if session.is_bound() && session.facts().l7.is().is_some() {
             // The connection was counted when the rules said that it is to be decrypted.
             return;
@@ -216,6 +222,21 @@ impl Record<Session> for Kept {
 
 fn kept_name(name: &[u8]) -> Box<[u8]> {
     name.get(..MAX_NAME).unwrap_or(name).into()
+}
+
+/// What the status page shows: the name, or what a query asks for; and the device, or the address where nobody asked for that.
+#[cfg(feature = "metrics")]
+fn count_denied(session: &Session, metrics: &Metrics) {
+    let query = match session.identity() {
+        Some(Identity::Dns { query }) => query.as_deref().map(str::as_bytes),
+        _ => None,
+    };
+    let device = match &session.facts().device {
+        Known::Is(device) if **device != *UNKNOWN => device.to_string(),
+        _ => session.client().ip().to_string(),
+    };
+    let dest = session.facts().dest.is().copied();
+    metrics.denied(session.name_as_sent().or(query), dest, device.as_bytes());
 }
 
 fn count_identity(identity: &Identity, metrics: &Metrics) {

@@ -28,6 +28,12 @@ pub(crate) fn is_emulated() -> bool {
     std::env::var_os("CALAMARY_TEST_RUNNER").is_some()
 }
 
+/// Of `many` generated cases, as many as are worth their time: under an emulator, which takes ten times as long for each, it
+/// is the CPU that is tested, and not what the cases are made for.
+pub(crate) fn rounds(many: usize) -> usize {
+    if is_emulated() { many / 10 } else { many }
+}
+
 /// Runs the ignored test `name` in a process of its own with `env` set, and fails with its output if it fails.
 pub(crate) fn in_child(name: &str, env: &[(&str, &str)]) {
     let output = this_program()

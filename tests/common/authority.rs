@@ -114,7 +114,7 @@ impl Authority {
     }
 
     /// A certificate for `dns`, signed by the intermediate, valid between two times of openssl's form.
-    fn issue_between(&self, dns: &str, from: &str, until: &str) -> Issued {
+    pub fn issue_between(&self, dns: &str, from: &str, until: &str) -> Issued {
         let name = format!("leaf{}", self.issued.fetch_add(1, Ordering::Relaxed));
         self.request(&name);
         let extensions = format!("basicConstraints=CA:FALSE\nsubjectAltName=DNS:{dns}\n");

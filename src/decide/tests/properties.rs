@@ -8,6 +8,7 @@ use crate::decide::device::{Mac, UNKNOWN};
 use crate::decide::rules::{FieldSpec, Locals, RuleSpec, Ruleset};
 use crate::decide::week::WeekTime;
 use crate::decide::why::{Outcome, explain};
+use crate::sys::testing::rounds;
 
 /// SplitMix64: small, and the same cases every time.
 struct Random(u64);
@@ -449,20 +450,21 @@ fn follow(random: &mut Random, universe: &Universe, specs: &[RuleSpec], exact: b
 fn no_fact_is_asked_in_vain_and_no_verdict_is_wrong() {
     let random = &mut Random(1);
     let universe = Universe::new(true);
-    let needs: usize = (0..3000)
+    let rounds = rounds(3000);
+    let needs: usize = (0..rounds)
         .map(|_| {
             let specs = random_rules(random, INDEPENDENT);
             follow(random, &universe, &specs, true)
         })
         .sum();
-    assert!(needs > 1000, "{needs} needs are no test");
+    assert!(needs > rounds / 3, "{needs} needs are no test");
 }
 
 #[test]
 fn verdicts_hold_where_fields_hang_together() {
     let random = &mut Random(2);
     let universe = Universe::new(false);
-    for _ in 0..4000 {
+    for _ in 0..rounds(4000) {
         let specs = random_rules(random, CORRELATED);
         follow(random, &universe, &specs, false);
     }
@@ -472,7 +474,7 @@ fn verdicts_hold_where_fields_hang_together() {
 fn everything_known_is_the_plain_meaning() {
     let random = &mut Random(3);
     let universe = Universe::new(false);
-    for _ in 0..20_000 {
+    for _ in 0..rounds(20_000) {
         let specs = random_rules(random, CORRELATED);
         let (truth, locals) = (universe.any(random), Universe::locals(random));
         let want = Decision::Verdict(oracle::verdict(&specs, &truth, &locals, false));

@@ -279,8 +279,10 @@ fn users_are_asked_who_they_are_before_what_they_want() {
     go_on(&mut asked(), &[(Eof, "close client_gone: quiet")]);
 }
 
+#[cfg(feature = "udp")]
 const ASSOCIATE: &[u8] = b"\x05\x03\x00\x01\0\0\0\0\0\0";
 
+#[cfg(feature = "udp")]
 #[test]
 fn an_association_is_begun_unless_nothing_could_go_over_it() {
     let check = |listener: &str, rules: &[&str], request: &[u8], expected: &str| {
@@ -307,6 +309,7 @@ fn an_association_is_begun_unless_nothing_could_go_over_it() {
     check("udp: false", &["action: accept"], ASSOCIATE, &refused("bad_request", 7));
 }
 
+#[cfg(feature = "udp")]
 #[test]
 fn an_association_knows_its_user_and_ends_without_a_word() {
     let users = "users: { alice: $5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5 }";
