@@ -6,6 +6,8 @@ mod health;
 mod household;
 mod live;
 mod passes;
+#[cfg(feature = "metrics")]
+mod status;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -16,7 +18,9 @@ pub use self::follower::locals;
 use self::follower::{Follower, Watch};
 pub use self::health::Checks;
 pub use self::household::{Household, week_time};
-pub(crate) use self::live::{bind as bind_live, serve as serve_live};
+pub(crate) use self::live::{Live, bind as bind_live};
+#[cfg(feature = "metrics")]
+pub(crate) use self::status::Status;
 use crate::cli::Source;
 use crate::config::{LoadOptions, Loaded, Service};
 #[cfg(feature = "tls")]
@@ -25,7 +29,7 @@ use crate::engine::verifier::Verifier;
 use crate::engine::{self, Admission, Command, Dialled, Effective, Handle, Shared, resolver};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::program::Program;
+use crate::program::{Program, Seen};
 use crate::session::{Memory, Surroundings};
 use crate::sys::privileges::{self, Capability, Identity};
 use crate::sys::signals::{Signal, Signals};
@@ -52,9 +56,8 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let plan = Arc::new(plan);
     let service: &Service = (*plan).as_ref();
     let bound = P::bind(&plan, None)?;
-    let live = P::bind_live(&plan)?;
     let sockets = bindings.iter().flat_map(|binding| &binding.sockets).map(AsFd::as_fd);
-    drop_privileges(service, sockets.chain(bound.as_ref().map(AsFd::as_fd)))?;
+    drop_privileges(service, sockets.chain(bound.metrics.as_ref().map(AsFd::as_fd)))?;
 
     let metrics = Arc::new(Metrics::new());
     let around = Arc::<P::Around>::default();
@@ -109,7 +112,9 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
     let watch = Watch::begin();
     let locals = locals(service).map_err(|e| format!("cannot read this machine's addresses: {e}"))?;
     let locals = Arc::new(locals);
-    let beside = P::begin(&plan, bound, &metrics)?;
+    let shown: Vec<Handle<P::Plan>> = prepared.iter().map(|(handle, _)| handle.another()).collect();
+    let seen = Seen { metrics: &metrics, around: &around, workers: &shown };
+    let beside = P::begin(&plan, bound, &seen)?;
     let mut handles = Vec::with_capacity(workers);
     let shares = engine::share_out(bindings, workers);
     for (index, ((mut handle, prepared), listeners)) in prepared.into_iter().zip(shares).enumerate() {
@@ -120,10 +125,6 @@ pub fn run<P: Program>(source: Source, options: LoadOptions, loaded: Loaded<P::P
         handles.push(handle);
     }
 
-    if let Some(live) = live {
-        let workers = handles.iter().map(Handle::another).collect();
-        P::serve_live(live, &around, workers).map_err(|e| format!("cannot serve the live socket: {e}"))?;
-    }
     let followers = handles.iter().map(Handle::another).collect();
     let mut daemon = Daemon::<P> {
         source,
@@ -207,7 +208,8 @@ impl<P: Program> Daemon<P> {
         let bindings = engine::diff(wanted, &running.listeners, running.metrics, self.workers.len())?;
         let bound = P::bind(&plan, Some(&self.plan))?;
         let plan = Arc::new(plan);
-        let beside = P::begin(&plan, bound, &self.shared.metrics)?;
+        let seen = Seen { metrics: &self.shared.metrics, around: &self.around, workers: &self.workers };
+        let beside = P::begin(&plan, bound, &seen)?;
 
         // From here on nothing can fail.
         for warning in &loaded.warnings {

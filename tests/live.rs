@@ -183,6 +183,34 @@ fn a_killed_program_leaves_a_socket_that_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_reload_moves_it_and_takes_it_away() {
+    let live = Live::start(RULES);
+    let (old, new) = (live.socket(), live.socket().with_file_name("moved"));
+    let at = |path: &Path| live.config.replace(old.to_str().unwrap(), path.to_str().unwrap());
+    let asks = |config: &str| code(&run_on(config, &["-f", "{}", "--connections"]));
+    assert_eq!(asks(&live.config), 0);
+    // One who is silent delays nothing.
+    let silent = UnixStream::connect(&old).unwrap();
+    live.daemon.reload(&at(&new));
+    live.daemon.wait_count(1, &["Reloaded"]);
+    assert_eq!((asks(&live.config), asks(&at(&new))), (1, 0));
+    assert!(!old.exists());
+    drop(silent);
+    // Where it cannot be: nothing changes.
+    live.daemon.rewrite(&at(&live.dir.0.join("missing/socket")));
+    live.daemon.signal(1);
+    live.daemon.wait_log(&["ERROR", "cannot listen at", "missing/socket"]);
+    assert_eq!(asks(&at(&new)), 0);
+    let off = live.config.replace("live:", "#");
+    live.daemon.reload(&off);
+    live.daemon.wait_count(2, &["Reloaded"]);
+    assert!(!new.exists());
+    live.daemon.reload(&live.config);
+    live.daemon.wait_count(3, &["Reloaded"]);
+    assert_eq!(asks(&live.config), 0);
+}
+
+#[test]
 fn the_questions_do_not_mix() {
     for wrong in [&["--live"][..], &["--live", "--connections"], &["--connections", "--pass", "1m", "a", "b"]]
     {

@@ -552,7 +552,8 @@ fn procd_is_asked_for_a_jail_and_for_restarts() {
         "no_new_privs 1",
         "capabilities /etc/capabilities/calamary.json",
         "jail calamary log procfs",
-        "mount /etc/calamary /etc/ssl/certs /etc/hosts /etc/resolv.conf /tmp/resolv.conf /etc/TZ /tmp/TZ",
+        "mount /etc/calamary /etc/ssl/certs /etc/hosts /etc/resolv.conf /tmp/resolv.conf /etc/TZ /tmp/TZ /tmp/dhcp.leases",
+        "mount_rw /var/run/calamary-live",
     ] {
         assert!(record.lines().any(|l| l == line), "no {line:?} in:\n{record}");
     }

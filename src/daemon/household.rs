@@ -169,6 +169,11 @@ impl Household {
         }
     }
 
+    /// The name of a device that was seen already: nobody is looked for.
+    pub fn seen(&self, client: IpAddr, neighbour: bool) -> Box<str> {
+        self.find(client, neighbour).name
+    }
+
     fn find(&self, client: IpAddr, neighbour: bool) -> Device {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mac = if neighbour { known.neighbours.get(&client).copied() } else { None };

@@ -5,15 +5,18 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Household;
-use crate::config::{Plan, Service, list_file};
+use crate::config::{Mode, Plan, Service, list_file};
 use crate::decide::{Action, Decision, Known, why};
-use crate::engine::{Command, Gather, Handle, Row};
+use crate::engine::{Gather, Handle, Row};
 use crate::session::Surroundings;
 use crate::sys::local_socket;
 
@@ -23,6 +26,8 @@ const MAX_REQUEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take for the answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that are shown; the others are only counted.
+const MAX_ROWS: usize = 10_000;
 /// How long the workers may take to say what they have.
 const GATHERING: Duration = Duration::from_secs(2);
 /// The pause after a client that could not be accepted.
@@ -50,24 +55,53 @@ pub fn bind(path: &Path, service: &Service) -> Result<UnixListener, String> {
     Ok(socket)
 }
 
-/// Serves `socket` until the process ends.
-///
-/// # Errors
-/// No thread is to be had.
-pub fn serve(socket: UnixListener, around: Arc<Household>, workers: Vec<Handle<Plan>>) -> io::Result<()> {
-    let serve = move || {
-        for client in socket.incoming() {
-            match client {
-                // One that breaks off has itself to blame.
-                Ok(client) => drop(talk(&client, &around, &workers)),
-                Err(error) => {
-                    log::warn!("live socket: {error}");
-                    std::thread::sleep(PAUSE);
+/// The thread that serves. Dropping it leaves the thread running: see [`Live::stop`].
+#[derive(Debug)]
+pub struct Live {
+    socket: UnixListener,
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// Serves `socket`, which listens at `path`.
+    ///
+    /// # Errors
+    /// No thread or descriptor is to be had.
+    pub fn start(
+        socket: UnixListener,
+        path: &Path,
+        around: &Arc<Household>,
+        workers: &[Handle<Plan>],
+    ) -> io::Result<Live> {
+        let (listener, stopping) = (socket.try_clone()?, Arc::new(AtomicBool::new(false)));
+        let (around, ends) = (Arc::clone(around), Arc::clone(&stopping));
+        let workers: Vec<_> = workers.iter().map(Handle::another).collect();
+        let serve = move || {
+            for client in listener.incoming() {
+                match client {
+                    _ if ends.load(Ordering::Acquire) => return,
+                    // One that breaks off has itself to blame.
+                    Ok(client) => drop(talk(&client, &around, &workers)),
+                    Err(error) => {
+                        log::warn!("live socket: {error}");
+                        std::thread::sleep(PAUSE);
+                    }
                 }
             }
-        }
-    };
-    std::thread::Builder::new().name("live".into()).spawn(serve).map(drop)
+        };
+        std::thread::Builder::new().name("live".into()).spawn(serve)?;
+        Ok(Live { socket, path: path.to_owned(), stopping })
+    }
+
+    /// Stops serving and takes the file away. Nobody waits for the thread: who is being answered still is.
+    pub fn stop(self) {
+        self.stopping.store(true, Ordering::Release);
+        // Linux ends a wait for a listening socket when that is shut down, as it does for TCP.
+        let _ = UnixStream::from(OwnedFd::from(self.socket)).shutdown(Shutdown::Both);
+        // Not allowed to everybody; what is left there is taken away by the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn talk(client: &UnixStream, around: &Arc<Household>, workers: &[Handle<Plan>]) -> io::Result<()> {
@@ -181,11 +215,7 @@ fn pass(rest: &str, around: &Arc<Household>) -> Answer {
 }
 
 fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
-    let gather = Arc::new(Gather::new(workers.len()));
-    for worker in workers {
-        worker.tell(Command::Connections(Arc::clone(&gather)));
-    }
-    let (rows, omitted) = gather.wait(GATHERING);
+    let (rows, omitted) = Gather::ask(workers, MAX_ROWS).wait(GATHERING);
     let mut table = vec![
         ["DEVICE", "CLIENT", "NAME", "DESTINATION", "VERDICT", "RULE", "SENT", "RECEIVED", "AGE"]
             .map(str::to_owned),
@@ -210,12 +240,9 @@ fn connections(around: &Arc<Household>, workers: &[Handle<Plan>]) -> Answer {
 }
 
 fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
-    let neighbour = row.mode != crate::config::Mode::ProxyProtocol;
-    let device =
-        if around.is_following() { around.device(row.client.ip(), neighbour).name } else { "-".into() };
     let (verdict, rule) = row.verdict.clone().unwrap_or(("-", "-".to_owned()));
     [
-        device.into(),
+        device_of(row, around).map_or("-".to_owned(), String::from),
         row.client.ip().to_string(),
         row.name.as_deref().map_or("-".to_owned(), |name| printable(&String::from_utf8_lossy(name))),
         row.dest.map_or("?".to_owned(), |dest| dest.to_string()),
@@ -225,6 +252,12 @@ fn cells(row: &Row, around: &Arc<Household>) -> [String; 9] {
         row.bytes.1.to_string(),
         format!("{}s", row.age.as_secs()),
     ]
+}
+
+/// Whose connection it is, where somebody has asked for devices.
+pub(super) fn device_of(row: &Row, around: &Household) -> Option<Box<str>> {
+    let neighbour = row.mode != Mode::ProxyProtocol;
+    around.is_following().then(|| around.seen(row.client.ip(), neighbour))
 }
 
 /// What a client chose, for a terminal: nothing that it would obey, and no more than that.

@@ -131,6 +131,15 @@ impl List {
         &self.source
     }
 
+    /// How many names it has, and how many ranges of addresses: what lies within or beside another one is one range.
+    pub fn sizes(&self) -> (usize, usize) {
+        let names = match &self.content {
+            Content::Inline { names, .. } => names.len(),
+            Content::File { names, .. } => names.len(),
+        };
+        (names, self.addrs().len())
+    }
+
     /// Its addresses.
     pub(super) fn addrs(&self) -> &AddrSet {
         match &self.content {
@@ -191,6 +200,7 @@ mod tests {
         let mut builder = ListBuilder::new("ads".into(), Source::Inline);
         builder.net("10.0.0.0/8".parse().unwrap(), 4).name(&NamePattern::parse(".ads.example").unwrap(), 7);
         let list = builder.build();
+        assert_eq!(list.sizes(), (1, 1));
         assert_eq!(list.find_addr("10.1.1.1".parse().unwrap()), Some(4));
         assert_eq!(list.find_addr("::ffff:10.1.1.1".parse().unwrap()), Some(4));
         assert_eq!(list.find_addr("11.1.1.1".parse().unwrap()), None);

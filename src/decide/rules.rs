@@ -74,6 +74,56 @@ pub enum FieldSpec {
     Device(Vec<Term<Box<str>>>),
 }
 
+impl RuleSpec {
+    /// The lists that it names.
+    pub fn lists(&self) -> impl Iterator<Item = &Arc<List>> {
+        self.fields.iter().flat_map(|field| {
+            let (mut addrs, mut names) = (&[][..], &[][..]);
+            match field {
+                FieldSpec::Src(terms) | FieldSpec::Dest(terms) => addrs = terms,
+                FieldSpec::Dns(terms) | FieldSpec::Host(terms) => names = terms,
+                _ => {}
+            }
+            let addrs = addrs.iter().filter_map(|term| match &term.value {
+                AddrValue::List(list) => Some(list),
+                AddrValue::Net(_) => None,
+            });
+            let names = names.iter().filter_map(|term| match &term.value {
+                NameValue::List(list) => Some(list),
+                NameValue::None | NameValue::Pattern(_) => None,
+            });
+            addrs.chain(names)
+        })
+    }
+}
+
+impl FieldSpec {
+    /// As written in the configuration.
+    pub fn key(&self) -> &'static str {
+        match self {
+            FieldSpec::Src(_) => "src",
+            FieldSpec::Dest(_) => "dest",
+            FieldSpec::Port(_) => "port",
+            FieldSpec::Sport(_) => "sport",
+            FieldSpec::ProtoL3(_) => "protoL3",
+            FieldSpec::ProtoL4(_) => "protoL4",
+            FieldSpec::ProtoL5(_) => "protoL5",
+            FieldSpec::Encrypted(_) => "encrypted",
+            FieldSpec::Esni(_) => "esni",
+            FieldSpec::Ech(_) => "ech",
+            FieldSpec::Cert(_) => "cert",
+            FieldSpec::Dns(_) => "dns",
+            FieldSpec::User(_) => "user",
+            FieldSpec::ProtoL7(_) => "protoL7",
+            FieldSpec::Host(_) => "host",
+            FieldSpec::Path(_) => "path",
+            FieldSpec::Time(_) => "time",
+            FieldSpec::Mac(_) => "mac",
+            FieldSpec::Device(_) => "device",
+        }
+    }
+}
+
 /// One value of a field's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Term<T> {

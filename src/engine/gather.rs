@@ -1,13 +1,11 @@
 //! The live connections of all workers, for one who asks.
 
 use std::net::SocketAddr;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::handle::{Command, Handle};
 use crate::config::Mode;
-
-/// Rows that are kept; the others are only counted.
-const MAX_ROWS: usize = 10_000;
 
 /// One connection.
 #[derive(Debug, Clone)]
@@ -31,6 +29,8 @@ pub struct Row {
 /// Waits for every worker's rows.
 #[derive(Debug)]
 pub struct Gather {
+    /// Rows that are kept; the others are only counted.
+    most: usize,
     found: Mutex<Found>,
     more: Condvar,
 }
@@ -44,18 +44,22 @@ struct Found {
 }
 
 impl Gather {
-    /// For so many workers.
-    pub fn new(workers: usize) -> Self {
-        let found = Found { rows: Vec::new(), omitted: 0, waiting: workers };
-        Gather { found: Mutex::new(found), more: Condvar::new() }
+    /// Asks all of `workers` for their connections, of which so many are kept.
+    pub fn ask<P>(workers: &[Handle<P>], most: usize) -> Arc<Self> {
+        let found = Found { rows: Vec::new(), omitted: 0, waiting: workers.len() };
+        let gather = Arc::new(Gather { most, found: Mutex::new(found), more: Condvar::new() });
+        for worker in workers {
+            worker.tell(Command::Connections(Arc::clone(&gather)));
+        }
+        gather
     }
 
-    /// A worker has these.
-    pub(super) fn add(&self, rows: impl Iterator<Item = Row>) {
+    /// A worker has these, each of which `row` describes.
+    pub(super) fn add<T>(&self, lives: impl Iterator<Item = T>, row: impl Fn(T) -> Row) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            if found.rows.len() < MAX_ROWS {
-                found.rows.push(row);
+        for life in lives {
+            if found.rows.len() < self.most {
+                found.rows.push(row(life));
             } else {
                 found.omitted = found.omitted.saturating_add(1);
             }

@@ -428,7 +428,7 @@ impl<M: Machine> Worker<M> {
                 }
                 Command::Drain(until) => self.drain(until, now),
                 Command::Report => self.report(now),
-                Command::Connections(gather) if M::TIES => gather.add(self.lives().map(|life| life.row(now))),
+                Command::Connections(gather) if M::TIES => gather.add(self.lives(), |life| life.row(now)),
                 Command::Connections(_) => {}
             }
         }

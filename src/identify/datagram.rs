@@ -126,6 +126,17 @@ impl DatagramIdentifier {
         self.answered.as_mut().is_some_and(|flow| flow.repeats(datagram, retry))
     }
 
+    /// Bytes of memory that it takes for what it has seen, beside a little for itself.
+    pub fn kept(&self) -> usize {
+        #[cfg(feature = "quic")]
+        if let State::Quic(flow) = &self.state {
+            return flow.kept();
+        } else if let Some(flow) = &self.answered {
+            return flow.kept();
+        }
+        0
+    }
+
     fn look_at_first(&mut self, datagram: &[u8]) -> DatagramOutcome {
         if quic::Version::of(datagram).is_some() {
             return self.look_at_quic(datagram);

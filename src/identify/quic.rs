@@ -2,8 +2,8 @@
 //!
 //! Packets that are not Initials (0-RTT, short headers) are passed over, as are those that do not open once one has
 //! opened: that is what a server does with them (RFC 9000 §5.2.2, §12.2). What a server might read in another way than
-//! it is read here is refused instead: packets for two connections in one datagram, bytes of the handshake that come
-//! twice and differ.
+//! it is read here is refused instead: packets for two connections in one datagram, or more packets than are looked at,
+//! bytes of the handshake that come twice and differ.
 
 use super::Identity;
 use super::datagram::{DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS, Shortfall};
@@ -26,6 +26,11 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new() -> Self {
         Flow { keys: Vec::new(), crypto: CryptoStream::new(), datagrams: 0, bytes: 0 }
+    }
+
+    /// Bytes of memory that the handshake's bytes take.
+    pub(super) fn kept(&self) -> usize {
+        self.crypto.kept()
     }
 
     /// Takes in the next datagram. An answer is the last one.
@@ -51,17 +56,20 @@ impl Flow {
     /// another connection id than those before.
     pub(super) fn repeats(&mut self, datagram: &[u8], retry: bool) -> bool {
         let (keys, crypto) = (self.keys.len(), self.crypto.clone());
-        let mut initials = packets(datagram).filter(|packet| packet.kind == Kind::Initial);
+        let mut packets = packets(datagram);
+        let mut initials = packets.by_ref().filter(|packet| packet.kind == Kind::Initial);
         let repeats = initials.all(|packet| {
             let payload =
                 if retry { self.open(&packet) } else { self.keys.iter().find_map(|keys| keys.open(&packet)) };
             payload.is_some_and(|payload| self.collect(&payload).is_ok())
         });
+        let repeats = repeats && !packets.has_more();
         if !repeats {
             // Nothing of what is not this flow's is kept.
             self.keys.truncate(keys);
-            self.crypto = crypto;
         }
+        // What came behind the hello is compared within its datagram: kept, it would take memory that nobody has counted.
+        self.crypto = crypto;
         repeats
     }
 
@@ -70,7 +78,8 @@ impl Flow {
         if first.is_none() && self.datagrams == 1 {
             return Err(Shortfall::Malformed);
         }
-        for packet in packets(datagram) {
+        let mut packets = packets(datagram);
+        for packet in packets.by_ref() {
             if first.is_some_and(|first| first.dcid != packet.dcid) {
                 // A server should ignore it, and a client must not send it (RFC 9000 §12.2).
                 return Err(Shortfall::Malformed);
@@ -83,7 +92,7 @@ impl Flow {
                 }
             }
         }
-        Ok(())
+        if packets.has_more() { Err(Shortfall::Malformed) } else { Ok(()) }
     }
 
     /// With the keys of the flow, else with those of the packet's own connection id, which then are the flow's, too.
@@ -109,12 +118,20 @@ impl Flow {
 }
 
 /// Whether a connection begins with this datagram: it holds an Initial that its own connection id opens. A client's later
-/// Initials carry the id that the server chose, and do not open so; only after a Retry they do.
+/// Initials carry the id that the server chose, and do not open so; only after a Retry they do. What no client sends counts as
+/// such a beginning: packets with several ids or versions, or more of them than are looked at.
 ///
 /// A client can begin another connection in a flow that was let in for a first one: whoever relays the flow asks this of
-/// every further datagram, and identifies anew where it holds.
+/// every further datagram, and identifies anew where it holds. So the keys are made once for a datagram at most.
 pub fn begins_connection(datagram: &[u8]) -> bool {
-    packets(datagram).filter(|packet| packet.kind == Kind::Initial).any(|packet| {
-        InitialKeys::new(packet.version, packet.dcid).is_some_and(|keys| keys.open(&packet).is_some())
-    })
+    let mut packets = packets(datagram);
+    let all: Vec<Packet<'_>> = packets.by_ref().collect();
+    let Some(first) = all.first() else { return false };
+    if packets.has_more() || all.iter().any(|it| (it.version, it.dcid) != (first.version, first.dcid)) {
+        return true;
+    }
+    let mut initials = all.iter().filter(|packet| packet.kind == Kind::Initial).peekable();
+    initials.peek().is_some()
+        && InitialKeys::new(first.version, first.dcid)
+            .is_some_and(|keys| initials.any(|packet| keys.open(packet).is_some()))
 }

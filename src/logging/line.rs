@@ -298,6 +298,12 @@ fn write_json_value(out: &mut Vec<u8>, value: &Value<'_>) {
     }
 }
 
+/// Appends `bytes` as a line in JSON has them within the quotes of a value: escaped, and up to a bound.
+#[cfg(feature = "metrics")]
+pub(crate) fn append_json_value(out: &mut Vec<u8>, bytes: &[u8]) {
+    Bounded::new(out, MAX_VALUE, escape_value_json).bytes(bytes);
+}
+
 fn write_src(out: &mut Vec<u8>, src: Option<IpAddr>) {
     match src {
         Some(addr) => push(out, format_args!("{addr}")),

@@ -13,6 +13,8 @@ mod render;
 mod rules;
 #[cfg(feature = "metrics")]
 mod server;
+#[cfg(feature = "metrics")]
+mod status;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -20,7 +22,9 @@ use std::time::Instant;
 pub use counter::{Counter, Gauge};
 use rules::Rules;
 #[cfg(feature = "metrics")]
-pub use server::{Server, serve};
+pub use server::Server;
+#[cfg(feature = "metrics")]
+pub use status::{Json, Overview};
 
 use crate::config::Mode;
 use crate::connect::dial::DialError;
@@ -54,6 +58,8 @@ pub struct Metrics {
     refused: [Counter; Limit::ALL.len()],
     attempts: [Counter; Attempt::ALL.len()],
     probes: [Counter; PROBED.len()],
+    #[cfg(feature = "metrics")]
+    denied: status::Denied,
 }
 
 /// Which limit a connection was refused by.
@@ -214,6 +220,8 @@ impl Metrics {
             refused: Default::default(),
             attempts: Default::default(),
             probes: Default::default(),
+            #[cfg(feature = "metrics")]
+            denied: Default::default(),
         }
     }
 
@@ -262,6 +270,12 @@ impl Metrics {
         if let Some(dest) = dest {
             add(&self.families, usize::from(dest.to_canonical().is_ipv6()));
         }
+    }
+
+    /// A rule denied `device` what has this name, or what is at `dest`. For the status page alone, which shows the most frequent.
+    #[cfg(feature = "metrics")]
+    pub fn denied(&self, name: Option<&[u8]>, dest: Option<IpAddr>, device: &[u8]) {
+        self.denied.add(name, dest, device);
     }
 
     /// An observing rule matches a connection or request, whatever the verdict on it.

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Metrics, pages};
+use super::pages;
+use super::pages::Pages;
+use super::{Metrics, Overview};
 use crate::sys::readiness::{self, Wanted};
 use crate::sys::{socket, threads};
 
@@ -42,18 +44,17 @@ pub struct Server {
     thread: JoinHandle<()>,
 }
 
-/// Binds `addr` and serves `metrics` there.
-///
-/// # Errors
-/// The address cannot be bound, or the thread not be started.
-pub fn serve(addr: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Server> {
-    Server::start(TcpListener::bind(addr)?, metrics)
-}
-
 impl Server {
     /// Serves `metrics` on a socket that listens already: it may be bound before privileges are dropped, and the thread
-    /// be started after it.
-    pub fn start(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Self> {
+    /// be started after it. `overview` is what the status page shows beside them.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        listener: TcpListener,
+        metrics: Arc<Metrics>,
+        overview: Box<dyn Overview>,
+    ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let desk = Desk {
             listener: listener.try_clone()?,
@@ -62,8 +63,8 @@ impl Server {
             rests_until: None,
         };
         desk.listener.set_nonblocking(true)?;
-        let thread =
-            threads::spawn("metrics", STACK, move || desk.serve(&|head| pages::answer(head, &metrics)))?;
+        let mut pages = Pages::new(metrics, overview, Instant::now());
+        let thread = threads::spawn("metrics", STACK, move || desk.serve(&mut pages))?;
         Ok(Server { listener, stopping, thread })
     }
 
@@ -82,6 +83,15 @@ impl Server {
     }
 }
 
+/// What is served.
+pub(super) trait Site {
+    /// The answer to a request with this head.
+    fn answer(&mut self, head: &[u8]) -> Vec<u8>;
+
+    /// Does what is to be done at `now`, and says when it wants to be called again, if ever.
+    fn go_on(&mut self, now: Instant) -> Option<Instant>;
+}
+
 /// What the thread has.
 struct Desk {
     listener: TcpListener,
@@ -93,9 +103,9 @@ struct Desk {
 }
 
 impl Desk {
-    /// `answer` makes the answer to a request's head.
-    fn serve(mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) {
+    fn serve(mut self, site: &mut dyn Site) {
         loop {
+            let due = site.go_on(Instant::now());
             let stopping = self.stopping.load(Ordering::Acquire);
             if stopping {
                 self.clients.retain(Client::is_answered);
@@ -103,7 +113,7 @@ impl Desk {
                     return;
                 }
             }
-            let Ok(mut ready) = self.wait(stopping) else {
+            let Ok(mut ready) = self.wait(stopping, due) else {
                 std::thread::sleep(PAUSE);
                 continue;
             };
@@ -111,7 +121,7 @@ impl Desk {
             let now = Instant::now();
             let mut ready = ready.into_iter();
             self.clients.retain_mut(|client| {
-                let turn = if ready.next().unwrap_or(false) { client.turn(answer) } else { Ok(true) };
+                let turn = if ready.next().unwrap_or(false) { client.turn(site) } else { Ok(true) };
                 // What the client does wrong is the client's business.
                 turn.unwrap_or(false) && now < client.deadline
             });
@@ -121,8 +131,8 @@ impl Desk {
         }
     }
 
-    /// Waits for the clients, the listener last.
-    fn wait(&self, stopping: bool) -> io::Result<Vec<bool>> {
+    /// Waits for the clients, the listener last, or until something is `due`.
+    fn wait(&self, stopping: bool, due: Option<Instant>) -> io::Result<Vec<bool>> {
         let now = Instant::now();
         let rests = stopping || self.rests_until.is_some_and(|until| now < until);
         let mut fds: Vec<_> =
@@ -131,7 +141,7 @@ impl Desk {
             fds.push((self.listener.as_fd(), Wanted::Readable));
         }
         let deadlines = self.clients.iter().map(|client| client.deadline);
-        let until = deadlines.chain(self.rests_until.filter(|_| rests)).min();
+        let until = deadlines.chain(self.rests_until.filter(|_| rests)).chain(due).min();
         let mut ready = readiness::wait(&fds, until)?;
         ready.resize(self.clients.len() + 1, false);
         Ok(ready)
@@ -184,15 +194,15 @@ impl Client {
     }
 
     /// Goes on as far as it can; false when it is over.
-    fn turn(&mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) -> io::Result<bool> {
-        match self.go_on(answer) {
+    fn turn(&mut self, site: &mut dyn Site) -> io::Result<bool> {
+        match self.go_on(site) {
             Ok(()) => self.stream.shutdown(Shutdown::Write).map(|()| false),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
             Err(e) => Err(e),
         }
     }
 
-    fn go_on(&mut self, answer: &dyn Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
+    fn go_on(&mut self, site: &mut dyn Site) -> io::Result<()> {
         loop {
             match &mut self.state {
                 State::Reading(head) => {
@@ -207,7 +217,7 @@ impl Client {
                     head.extend_from_slice(buffer.get(..n).unwrap_or_default());
                     let new = head.get(from..).unwrap_or_default();
                     if new.windows(4).any(|four| four == b"\r\n\r\n") {
-                        self.state = State::Writing(answer(head), 0);
+                        self.state = State::Writing(site.answer(head), 0);
                     } else if head.len() >= MAX_HEAD {
                         self.state = State::Writing(pages::too_large(), 0);
                     }
@@ -228,8 +238,12 @@ impl Client {
 mod tests {
     use super::*;
 
+    fn serve(addr: impl std::net::ToSocketAddrs) -> Server {
+        Server::start(TcpListener::bind(addr).unwrap(), Arc::new(Metrics::new()), Box::new(())).unwrap()
+    }
+
     fn start() -> (Server, SocketAddr) {
-        let server = serve("127.0.0.1:0".parse().unwrap(), Arc::new(Metrics::new())).unwrap();
+        let server = serve("127.0.0.1:0");
         let addr = server.local_addr().unwrap();
         (server, addr)
     }
@@ -260,7 +274,7 @@ mod tests {
         check("GET /metrics?a=b HTTP/1.0\r\n\r\n", "200 OK", "# HELP calamary_bytes_rcv ");
         check("HEAD /metrics HTTP/1.1\r\n\r\n", "200 OK", "");
         check("GET /healthz HTTP/1.1\r\n\r\n", "200 OK", "ok\n");
-        check("GET / HTTP/1.1\r\n\r\n", "404 Not Found", "404 Not Found\n");
+        check("GET /x HTTP/1.1\r\n\r\n", "404 Not Found", "404 Not Found\n");
         check("HEAD /metrics/ HTTP/1.1\r\n\r\n", "404 Not Found", "");
         check("POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed", "405");
         check("GET /metrics HTTP/2.0\r\n\r\n", "400 Bad Request", "400");
@@ -321,8 +335,16 @@ mod tests {
         let stopping = Arc::new(AtomicBool::new(false));
         let desk =
             Desk { listener, stopping: Arc::clone(&stopping), clients: VecDeque::new(), rests_until: None };
-        let answer = move |head: &[u8]| vec![b'x'; if head.starts_with(b"big") { big } else { 3 }];
-        let thread = std::thread::spawn(move || desk.serve(&answer));
+        struct Xs(usize);
+        impl Site for Xs {
+            fn answer(&mut self, head: &[u8]) -> Vec<u8> {
+                vec![b'x'; if head.starts_with(b"big") { self.0 } else { 3 }]
+            }
+            fn go_on(&mut self, _: Instant) -> Option<Instant> {
+                None
+            }
+        }
+        let thread = std::thread::spawn(move || desk.serve(&mut Xs(big)));
         let mut greedy = TcpStream::connect(addr).unwrap();
         greedy.write_all(b"big\r\n\r\n").unwrap();
         let start = Instant::now();
@@ -358,7 +380,7 @@ mod tests {
         server.stop();
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert!(TcpStream::connect(addr).is_err());
-        let server = serve(addr, Arc::new(Metrics::new())).unwrap();
+        let server = serve(addr);
         assert!(exchange(addr, &[b"GET /healthz HTTP/1.1\r\n\r\n"]).ends_with("ok\n"));
         server.stop();
     }

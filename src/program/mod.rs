@@ -3,7 +3,6 @@
 mod proxy;
 mod redirector;
 
-use std::io;
 #[cfg(feature = "metrics")]
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -67,39 +66,15 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
     ///
     /// # Errors
     /// Why that cannot be, as one line for a person.
-    fn bind(_plan: &Self::Plan, _running: Option<&Self::Plan>) -> Result<Option<TcpListener>, String> {
-        Ok(None)
+    fn bind(_plan: &Self::Plan, _running: Option<&Self::Plan>) -> Result<Bound, String> {
+        Ok(Bound::default())
     }
 
     /// Starts what runs beside the workers.
     ///
     /// # Errors
     /// Why that cannot be, as one line for a person.
-    fn begin(
-        plan: &Arc<Self::Plan>,
-        bound: Option<TcpListener>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self::Beside, String>;
-
-    /// Opens the socket at which the running program can be asked, if it wants one, for whom it is going to run as.
-    ///
-    /// # Errors
-    /// Why that cannot be, as one line for a person.
-    fn bind_live(_plan: &Self::Plan) -> Result<Option<UnixListener>, String> {
-        Ok(None)
-    }
-
-    /// Answers there.
-    ///
-    /// # Errors
-    /// No thread is to be had.
-    fn serve_live(
-        _socket: UnixListener,
-        _around: &Arc<Self::Around>,
-        _workers: Vec<Handle<Self::Plan>>,
-    ) -> io::Result<()> {
-        Ok(())
-    }
+    fn begin(plan: &Arc<Self::Plan>, bound: Bound, seen: &Seen<'_, Self>) -> Result<Self::Beside, String>;
 
     /// The last worker has ended.
     fn ended(_plan: &Self::Plan) {}
@@ -125,6 +100,25 @@ pub trait Program: Machine<Plan: AsMut<Service>> {
 
     /// What SIGUSR1 logs before the live connections.
     fn report(_plan: &Self::Plan, _metrics: &Metrics) {}
+}
+
+/// What was bound for a plan beside its listeners.
+#[derive(Debug, Default)]
+pub struct Bound {
+    /// For the metrics.
+    pub metrics: Option<TcpListener>,
+    /// Where the running program can be asked.
+    pub live: Option<UnixListener>,
+}
+
+/// What of the program may be shown beside the workers.
+pub struct Seen<'a, P: Program> {
+    /// What is counted.
+    pub metrics: &'a Arc<Metrics>,
+    /// What sessions look up.
+    pub around: &'a Arc<P::Around>,
+    /// Who may be asked for sessions.
+    pub workers: &'a [Handle<P::Plan>],
 }
 
 /// What a plan listens on.

@@ -1,24 +1,23 @@
 //! `calamary`: rules, `--why`, an embedded default configuration, the metrics endpoint.
 
-use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use getopts::{Matches, Options};
 
-use super::Program;
+use super::{Bound, Program, Seen};
 use crate::cli::{self, Source};
 #[cfg(feature = "tls")]
 use crate::config::Service;
 use crate::config::{self, LoadOptions, Loaded, Mode, Plan, Problems};
-use crate::daemon::{self, Household};
+#[cfg(feature = "metrics")]
+use crate::daemon::Status;
+use crate::daemon::{self, Household, Live};
 use crate::decide::{Known, why};
 #[cfg(feature = "metrics")]
 use crate::engine;
-use crate::engine::Handle;
 #[cfg(feature = "tls")]
 use crate::engine::prober::ProberConfig;
 use crate::metrics::Metrics;
@@ -36,6 +35,7 @@ use crate::sys::time;
 pub struct Serving {
     #[cfg(feature = "metrics")]
     metrics: Option<Server>,
+    live: Option<Live>,
 }
 
 impl Program for Session {
@@ -119,45 +119,50 @@ impl Program for Session {
         })
     }
 
-    #[cfg(feature = "metrics")]
-    fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
-        if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
-            return Ok(None);
-        }
-        let running = running.map(|running| super::listening(&running.service)).unwrap_or_default();
-        let Some(addr) = plan.service.metrics else { return Ok(None) };
-        engine::bind_one(addr, &running).map(Some).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
+    fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Bound, String> {
+        let metrics = bind_metrics(plan, running)?;
+        let is_new = running.is_none_or(|running| running.live != plan.live);
+        let bind_live = |path: &PathBuf| {
+            daemon::bind_live(path, &plan.service)
+                .map_err(|e| format!("cannot listen at {}: {e}", path.display()))
+        };
+        Ok(Bound { metrics, live: plan.live.as_ref().filter(|_| is_new).map(bind_live).transpose()? })
     }
 
-    #[cfg(feature = "metrics")]
-    fn begin(
-        _plan: &Arc<Plan>,
-        bound: Option<TcpListener>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Serving, String> {
-        let server = bound.map(|socket| Server::start(socket, Arc::clone(metrics))).transpose();
-        server.map(|metrics| Serving { metrics }).map_err(|e| format!("cannot serve metrics: {e}"))
+    fn begin(plan: &Arc<Plan>, bound: Bound, seen: &Seen<'_, Self>) -> Result<Serving, String> {
+        #[cfg(feature = "metrics")]
+        let metrics = {
+            let start = |socket| {
+                let status = Status::new(seen.around, seen.workers);
+                Server::start(socket, Arc::clone(seen.metrics), Box::new(status))
+            };
+            bound.metrics.map(start).transpose().map_err(|e| format!("cannot serve metrics: {e}"))?
+        };
+        let live = bound.live.zip(plan.live.as_ref());
+        let live =
+            live.map(|(socket, path)| Live::start(socket, path, seen.around, seen.workers)).transpose();
+        Ok(Serving {
+            #[cfg(feature = "metrics")]
+            metrics,
+            live: live.map_err(|e| format!("cannot serve the live socket: {e}"))?,
+        })
     }
 
-    #[cfg(not(feature = "metrics"))]
-    fn begin(_: &Arc<Plan>, _: Option<TcpListener>, _: &Arc<Metrics>) -> Result<Serving, String> {
-        Ok(Serving::default())
-    }
-
-    #[cfg(feature = "metrics")]
     fn replace(old: &mut Serving, new: Serving, plan: &Plan, running: &Plan) {
+        #[cfg(feature = "metrics")]
         if plan.service.metrics != running.service.metrics
-            && let Some(server) = std::mem::replace(old, new).metrics
+            && let Some(server) = std::mem::replace(&mut old.metrics, new.metrics)
         {
             server.stop();
+        }
+        if plan.live != running.live
+            && let Some(live) = std::mem::replace(&mut old.live, new.live)
+        {
+            live.stop();
         }
     }
 
     fn inherit(plan: &mut Plan, running: &Plan) {
-        if plan.live != running.live {
-            log::warn!("a change of live needs a restart");
-            plan.live.clone_from(&running.live);
-        }
         // Roots that are the same go on with what they have learnt, and answers that hang on them stay.
         #[cfg(feature = "tls")]
         if let (Some(new), Some(old)) = (&mut plan.trust, &running.trust)
@@ -178,21 +183,6 @@ impl Program for Session {
                 *keeper = Arc::clone(old);
             }
         }
-    }
-
-    fn bind_live(plan: &Plan) -> Result<Option<UnixListener>, String> {
-        let Some(path) = &plan.live else { return Ok(None) };
-        daemon::bind_live(path, &plan.service)
-            .map(Some)
-            .map_err(|e| format!("cannot listen at {}: {e}", path.display()))
-    }
-
-    fn serve_live(
-        socket: UnixListener,
-        around: &Arc<Household>,
-        workers: Vec<Handle<Plan>>,
-    ) -> io::Result<()> {
-        daemon::serve_live(socket, Arc::clone(around), workers)
     }
 
     fn ended(plan: &Plan) {
@@ -227,6 +217,21 @@ impl Program for Session {
             );
         }
     }
+}
+
+#[cfg(feature = "metrics")]
+fn bind_metrics(plan: &Plan, running: Option<&Plan>) -> Result<Option<TcpListener>, String> {
+    if running.is_some_and(|running| running.service.metrics == plan.service.metrics) {
+        return Ok(None);
+    }
+    let running = running.map(|running| super::listening(&running.service)).unwrap_or_default();
+    let Some(addr) = plan.service.metrics else { return Ok(None) };
+    engine::bind_one(addr, &running).map(Some).map_err(|e| format!("cannot serve metrics on {addr}: {e}"))
+}
+
+#[cfg(not(feature = "metrics"))]
+fn bind_metrics(_: &Plan, _: Option<&Plan>) -> Result<Option<TcpListener>, String> {
+    Ok(None)
 }
 
 /// What the running program is to be asked, if it is.

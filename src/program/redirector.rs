@@ -1,10 +1,9 @@
 //! `calamary-redirector`: servers and their health, nothing that filters or serves.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Program;
+use super::{Bound, Program, Seen};
 use crate::cli::Source;
 use crate::config::redirector::{RedirectPlan, load_file};
 use crate::config::{LoadOptions, Loaded, Problems};
@@ -33,11 +32,7 @@ impl Program for Redirection {
         plan.servers.inherit(&running.servers);
     }
 
-    fn begin(
-        plan: &Arc<RedirectPlan>,
-        _bound: Option<TcpListener>,
-        _metrics: &Arc<Metrics>,
-    ) -> Result<Checks, String> {
+    fn begin(plan: &Arc<RedirectPlan>, _bound: Bound, _seen: &Seen<'_, Self>) -> Result<Checks, String> {
         Checks::start(plan).map_err(|e| format!("cannot start the health checks: {e}"))
     }
 

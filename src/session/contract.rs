@@ -148,6 +148,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
         Vec::new()
     }
 
+    /// Bytes of memory that it takes for the datagrams that it was shown.
+    fn kept(&self) -> usize {
+        0
+    }
+
     /// What of a flow is looked at from now on, as it was let in.
     fn watch(&mut self, _env: &Env<'_, Self>) -> Watch {
         Watch::Nothing

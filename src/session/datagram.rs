@@ -71,6 +71,7 @@ impl Session {
 
     /// What of the flow is to be looked at once it is let in.
     pub(super) fn watch_flow(&mut self, env: &Env<'_>) -> Watch {
+        let quic = self.plan.parsers.quic;
         match (&self.identity, self.datagrams.take()) {
             (Some(Identity::Quic { hello }), identifier) => {
                 if let Some(dest) = self.asked_address() {
@@ -78,7 +79,8 @@ impl Session {
                 }
                 Watch::Quic(identifier)
             }
-            (Some(Identity::Dns { .. }), _) => Watch::Dns,
+            (Some(Identity::Dns { .. }), _) => Watch::Dns { quic },
+            (Some(_), _) if quic => Watch::Other,
             (Some(_), _) => Watch::Nothing,
             (None, _) => Watch::Unseen(Box::new(DatagramIdentifier::new(self.plan.parsers, self.port()))),
         }

@@ -5,21 +5,22 @@
 //! nothing has come for a while. Like the session the flow does no I/O: it is told what came and what time it is, and
 //! answers with the one [`Act`] that its engine is to carry out.
 //!
-//! A client can begin another QUIC connection in a flow that was let in for a first one. That is decided by itself, before
-//! the server hears of it.
+//! A client can begin a QUIC connection in a flow that was let in for another one, or for something else, which a server of
+//! QUIC ignores. That is decided by itself, before the server hears of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Charge;
+use super::held::{self, Held};
 use super::{CloseReason, Env, Machine, Record, Step};
 use crate::accept::Wish;
 use crate::config::Listener;
 use crate::connect::dial::DialError;
 use crate::connect::resolve::ResolveError;
 use crate::identify::Identity;
-use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome, MAX_BYTES, MAX_DATAGRAMS};
+use crate::identify::datagram::{DatagramIdentifier, DatagramOutcome};
 use crate::metrics::Metrics;
 use crate::quota::{Share, Way};
 
@@ -69,8 +70,13 @@ pub enum Watch {
     Nothing,
     /// No rule needed to know what it is: the first datagrams tell in passing.
     Unseen(Box<DatagramIdentifier>),
-    /// Queries and their answers.
-    Dns,
+    /// Queries and their answers, and the beginnings of QUIC connections if anybody reads `quic`.
+    Dns {
+        /// As said.
+        quic: bool,
+    },
+    /// The beginnings of QUIC connections in a flow of something else.
+    Other,
     /// The beginnings of further connections. What the first one began with may come again.
     Quic(Option<Box<DatagramIdentifier>>),
 }
@@ -86,6 +92,8 @@ pub struct Flow<M: Machine> {
     wish: Wish,
     deciding: Option<Deciding<M>>,
     open: Option<Open<M>>,
+    /// It ends after so much silence, at the latest.
+    idle_at_most: Duration,
     due: Option<Instant>,
 }
 
@@ -100,14 +108,6 @@ struct Deciding<M> {
     held: Held,
 }
 
-/// The datagrams that wait.
-#[derive(Debug, Default)]
-struct Held {
-    datagrams: Vec<Vec<u8>>,
-    bytes: usize,
-    charge: Option<Charge>,
-}
-
 /// What was let in.
 #[derive(Debug)]
 struct Open<M: Machine> {
@@ -118,6 +118,8 @@ struct Open<M: Machine> {
     /// What hangs on the time, and when to look at that again.
     reviewed: Option<(Box<M>, Option<Instant>)>,
     idle: Duration,
+    /// A QUIC connection that begins in it is decided by itself.
+    quic: bool,
     kind: Kind,
 }
 
@@ -126,7 +128,15 @@ enum Kind {
     Plain,
     Unseen(Box<DatagramIdentifier>),
     Dns { unanswered: u32 },
-    Quic { first: Option<Box<DatagramIdentifier>>, since: Instant },
+    Quic { first: Option<First>, since: Instant },
+}
+
+/// What a connection began with.
+#[derive(Debug)]
+struct First {
+    identifier: Box<DatagramIdentifier>,
+    /// The memory that this takes.
+    _charge: Option<Charge>,
 }
 
 impl<M: Machine> Flow<M> {
@@ -141,7 +151,8 @@ impl<M: Machine> Flow<M> {
         env: &mut Env<'_, M>,
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
-        let mut flow = Flow { listener, client, user, wish, deciding: None, open: None, due: None };
+        let (deciding, open, idle_at_most, due) = (None, None, Duration::MAX, None);
+        let mut flow = Flow { listener, client, user, wish, deciding, open, idle_at_most, due };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -240,11 +251,15 @@ impl<M: Machine> Flow<M> {
             Step::Tunnel { .. } => {
                 record.take_in(&deciding.session);
                 self.over(env);
+                let remembers = deciding.held.affords(deciding.session.kept(), env);
                 let watch = deciding.session.watch(env);
-                let mut open = Open::new(deciding.session, watch, env);
-                let held = deciding.held.datagrams;
-                for datagram in &held {
-                    open.begins_anew(datagram, false, record, metrics, env.now);
+                let (mut held, charge) = deciding.held.into_parts();
+                let mut open = Open::new(deciding.session, watch, charge, env);
+                open.idle = open.idle.min(self.idle_at_most);
+                // What began another connection while this one waited is lost, as on any link. It is looked at when it comes again.
+                held.retain(|datagram| !open.begins_anew(datagram, false, record, metrics, env.now));
+                if let (false, Kind::Quic { first, .. }) = (remembers, &mut open.kind) {
+                    *first = None;
                 }
                 self.due = env.now.checked_add(open.idle);
                 self.open = Some(open);
@@ -304,6 +319,7 @@ impl<M: Machine> Flow<M> {
 
     /// The program stops: what is silent for so long ends.
     pub fn wind_up(&mut self, now: Instant, idle: Duration) {
+        self.idle_at_most = idle;
         if let Some(open) = &mut self.open {
             open.idle = open.idle.min(idle);
             self.due = self.due.min(now.checked_add(open.idle));
@@ -348,9 +364,10 @@ impl<M: Machine> Flow<M> {
         }
         if kept {
             let step = deciding.session.datagram(datagram, env);
-            return self.take(deciding, step);
-        }
-        if deciding.held.datagrams.is_empty() {
+            if !matches!(step, Step::Read { .. }) || deciding.held.affords(deciding.session.kept(), env) {
+                return self.take(deciding, step);
+            }
+        } else if deciding.held.datagrams.is_empty() {
             // For the refusal, which comes at once.
             deciding.held.datagrams.push(datagram.to_vec());
         }
@@ -392,34 +409,25 @@ impl<M: Machine> Flow<M> {
     }
 }
 
-impl Held {
-    /// Keeps a datagram if there is room and memory for it. The first one has always room.
-    fn push<M: Machine>(&mut self, datagram: &[u8], env: &Env<'_, M>) -> bool {
-        let bytes = self.bytes.saturating_add(datagram.len());
-        let room = self.datagrams.is_empty() || (self.datagrams.len() < MAX_DATAGRAMS && bytes <= MAX_BYTES);
-        if !room || !self.charge.get_or_insert_with(|| Charge::new(env.preludes)).grow_to(bytes) {
-            return false;
-        }
-        self.bytes = bytes;
-        self.datagrams.push(datagram.to_vec());
-        true
-    }
-}
-
 impl<M: Machine> Open<M> {
-    fn new(mut session: Box<M>, watch: Watch, env: &Env<'_, M>) -> Self {
+    /// `charge`: what `watch` takes of the memory.
+    fn new(mut session: Box<M>, watch: Watch, charge: Option<Charge>, env: &Env<'_, M>) -> Self {
         let (now, plan) = (env.now, Arc::clone(session.plan()));
         let share = session.take_share();
         let reviewed = session.is_reviewed().then(|| (session, env.next_review()));
         let udp_idle = (*plan).as_ref().timeouts.udp_idle;
+        let quic = matches!(watch, Watch::Dns { quic: true } | Watch::Other | Watch::Quic(_));
         let kind = match watch {
-            Watch::Nothing => Kind::Plain,
+            Watch::Nothing | Watch::Other => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
-            Watch::Dns => Kind::Dns { unanswered: 0 },
-            Watch::Quic(first) => Kind::Quic { first, since: now },
+            Watch::Dns { .. } => Kind::Dns { unanswered: 0 },
+            Watch::Quic(first) => {
+                let first = first.map(|identifier| First { identifier, _charge: charge });
+                Kind::Quic { first, since: now }
+            }
         };
         let idle = if matches!(kind, Kind::Dns { .. }) { udp_idle.min(DNS_IDLE) } else { udp_idle };
-        Open { plan, share, reviewed, idle, kind }
+        Open { plan, share, reviewed, idle, quic, kind }
     }
 
     /// Whether so many bytes may go this way now. What goes beyond a rate is lost: those who send datagrams slow down then.
@@ -438,31 +446,38 @@ impl<M: Machine> Open<M> {
         metrics: &Metrics,
         now: Instant,
     ) -> bool {
-        match &mut self.kind {
-            Kind::Plain => {}
-            Kind::Dns { unanswered } => *unanswered = unanswered.saturating_add(1),
-            Kind::Unseen(identifier) => match identifier.look(datagram) {
-                DatagramOutcome::NeedMore { .. } => {}
-                DatagramOutcome::Identified(identity) => {
-                    record.saw(&identity, metrics);
-                    self.kind = match identity {
-                        Identity::Dns { .. } => {
-                            self.idle = self.idle.min(DNS_IDLE);
-                            Kind::Dns { unanswered: 1 }
-                        }
-                        _ => Kind::Plain,
-                    };
+        let first = match &mut self.kind {
+            Kind::Plain => None,
+            Kind::Dns { unanswered } => {
+                *unanswered = unanswered.saturating_add(1);
+                None
+            }
+            Kind::Unseen(identifier) => {
+                match identifier.look(datagram) {
+                    DatagramOutcome::NeedMore { .. } if identifier.kept() <= held::FREE => {}
+                    DatagramOutcome::Identified(identity) => {
+                        record.saw(&identity, metrics);
+                        self.kind = match identity {
+                            Identity::Dns { .. } => {
+                                self.idle = self.idle.min(DNS_IDLE);
+                                Kind::Dns { unanswered: 1 }
+                            }
+                            _ => Kind::Plain,
+                        };
+                    }
+                    // Not worth more.
+                    _ => self.kind = Kind::Plain,
                 }
-                DatagramOutcome::Incomplete(_) | DatagramOutcome::MidConnection => self.kind = Kind::Plain,
-            },
+                None
+            }
             Kind::Quic { first, since } => {
                 if now.saturating_duration_since(*since) >= RETRANSMITTED {
                     *first = None;
                 }
-                return begins_another(first.as_deref_mut(), !another, datagram);
+                first.as_mut().map(|first| &mut *first.identifier)
             }
-        }
-        false
+        };
+        self.quic && begins_another(first, !another, datagram)
     }
 }
 

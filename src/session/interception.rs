@@ -161,7 +161,8 @@ impl Session {
             Some(HTTP_1 | b"http/1.0") => {
                 self.go(State::RequestHead);
                 // As a server's: browsers connect before they know what to ask for.
-                Step::Read { until: env.now + self.timeouts().idle }
+                self.idle_until = env.now + self.timeouts().idle;
+                Step::Read { until: self.idle_until }
             }
             Some(HTTP_2) => self.carry(L7::H2, env),
             Some(_) => self.carry(L7::None, env),

@@ -249,6 +249,10 @@ impl Machine for Session {
         self.look_at_datagram(datagram, env)
     }
 
+    fn kept(&self) -> usize {
+        self.datagrams.as_ref().map_or(0, |identifier| identifier.kept())
+    }
+
     fn watch(&mut self, env: &Env<'_>) -> Watch {
         self.watch_flow(env)
     }

@@ -1,9 +1,11 @@
 //! What all sessions together remember of clients, over all workers: which QUIC connections were let in, and which public
 //! names of Encrypted ClientHello they were told.
 //!
-//! What one client does or asks for changes nothing for another. A client whose address or port changes goes on in the middle of its connection (RFC 9000 §9), with packets that tell
-//! nothing. It is let in by what is remembered of the beginning. Times are arguments; everything is bounded, and what is
-//! forgotten for want of room is what was heard of longest ago.
+//! A client whose address or port changes goes on in the middle of its connection (RFC 9000 §9), with packets that tell
+//! nothing. It is let in by what is remembered of the beginning.
+//!
+//! What one client does or asks for changes nothing for another: each has so much room, and so many clients have. What is
+//! forgotten for want of room is what was heard of longest ago. Times are arguments.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,14 +16,23 @@ use crate::decide::name;
 use crate::wire::dns::ech::Published;
 use crate::wire::tls::ClientHello;
 
-/// Clients' connections that are remembered, at most twice as many.
+/// Connections that are remembered, at most twice as many.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// Connections of one client; beyond, the one that was let in longest ago is forgotten.
+const MAX_OF_CLIENT: usize = 128;
+
+/// Bytes of a name that is remembered: a longer one is trusted by nobody.
+const MAX_NAME: usize = 255;
+
+/// Protocols of a hello that are remembered; they are shown, and clients offer three at most.
+const MAX_PROTOCOLS: usize = 8;
 
 /// How long after a start a connection may be one that was let in before it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Clients of which public names are remembered, at most twice as many.
-const MAX_CLIENTS: usize = 1024;
+/// Public names that are remembered, at most twice as many.
+const MAX_PUBLIC_NAMES: usize = 4096;
 
 /// Public names of one client; beyond, the oldest are forgotten.
 const MAX_NAMES: usize = 32;
@@ -30,15 +41,12 @@ const MAX_NAMES: usize = 32;
 const MAX_NAME_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MIN_NAME_TTL: Duration = Duration::from_secs(60);
 
-/// A client, and where it has a QUIC connection.
-type Pair = (IpAddr, SocketAddr);
-
 /// What is remembered.
 #[derive(Debug)]
 pub struct Memory {
     started: Instant,
-    connections: Mutex<Generations<Pair, Connection>>,
-    public_names: Mutex<Generations<IpAddr, Vec<PublicName>>>,
+    connections: Mutex<Generations<Connection>>,
+    public_names: Mutex<Generations<PublicName>>,
 }
 
 /// A public name that a client was told, as [`name::normalise`] leaves it, and how long it holds.
@@ -47,6 +55,7 @@ type PublicName = (Box<str>, Instant);
 /// How a QUIC connection began that was let in.
 #[derive(Debug, Clone)]
 struct Connection {
+    dest: SocketAddr,
     hello: Option<Box<ClientHello>>,
     /// Flows that carry such a connection now.
     flows: u32,
@@ -63,20 +72,26 @@ impl Memory {
     /// A QUIC connection of `client` to `dest` is let in, that began with `hello`.
     pub(super) fn let_in(&self, client: IpAddr, dest: SocketAddr, hello: Option<&ClientHello>, now: Instant) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let flows = connections.remove(&(client, dest)).map_or(0, |known| known.flows);
-        let hello = hello.cloned().map(Box::new);
-        let connection = Connection { hello, flows: flows.saturating_add(1), until: now };
-        connections.insert((client, dest), connection, MAX_CONNECTIONS);
+        let mut of_client = connections.take(client);
+        let known = of_client.iter().position(|known| known.dest == dest).map(|at| of_client.remove(at));
+        let flows = known.map_or(0, |known| known.flows).saturating_add(1);
+        of_client.retain(|known| known.flows > 0 || now < known.until);
+        if of_client.len() >= MAX_OF_CLIENT {
+            of_client.remove(0);
+        }
+        of_client.push(Connection { dest, hello: hello.map(remembered), flows, until: now });
+        connections.put(client, of_client, MAX_CONNECTIONS);
     }
 
     /// A flow with such a connection has ended; it is remembered for `lifetime`.
     pub(super) fn left(&self, client: IpAddr, dest: SocketAddr, now: Instant, lifetime: Duration) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut connection) = connections.remove(&(client, dest)) {
+        let mut of_client = connections.take(client);
+        if let Some(connection) = of_client.iter_mut().find(|known| known.dest == dest) {
             connection.flows = connection.flows.saturating_sub(1);
             connection.until = now + lifetime;
-            connections.insert((client, dest), connection, MAX_CONNECTIONS);
         }
+        connections.put(client, of_client, MAX_CONNECTIONS);
     }
 
     /// How the connection began that `client` has, or just had, to `dest`. Outside `None` for none; inside it for one that
@@ -87,8 +102,9 @@ impl Memory {
         dest: SocketAddr,
         now: Instant,
     ) -> Option<Option<Box<ClientHello>>> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = connections.get(&(client, dest)).filter(|known| known.flows > 0 || now < known.until);
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_client = connections.get(client).iter();
+        let known = of_client.find(|known| known.dest == dest && (known.flows > 0 || now < known.until));
         match known {
             Some(known) => Some(known.hello.clone()),
             None => (now < self.started + GRACE).then_some(None),
@@ -101,7 +117,7 @@ impl Memory {
             return;
         }
         let mut clients = self.public_names.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut names = clients.remove(&client).unwrap_or_default();
+        let mut names = clients.take(client);
         for record in records {
             let ttl = Duration::from_secs(record.ttl_secs.into()).clamp(MIN_NAME_TTL, MAX_NAME_TTL);
             for public in record.public_names.iter().filter_map(|public| name::normalise(public.as_bytes())) {
@@ -112,45 +128,66 @@ impl Memory {
                 names.push((public, now + ttl));
             }
         }
-        clients.insert(client, names, MAX_CLIENTS);
+        clients.put(client, names, MAX_PUBLIC_NAMES);
     }
 
     /// Whether `client` was told that `name`, as [`name::normalise`] leaves it, is a public name.
     pub(super) fn is_public_name(&self, client: IpAddr, name: &str, now: Instant) -> bool {
-        let mut clients = self.public_names.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = clients.get(&client).map(Vec::as_slice).unwrap_or_default();
-        names.iter().any(|(known, until)| **known == *name && now < *until)
+        let clients = self.public_names.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.get(client).iter().any(|(known, until)| **known == *name && now < *until)
     }
 }
 
-/// A map that forgets: when the young ones are too many they become the old ones, and the old ones are dropped.
+/// What of a hello is remembered: what rules ask for, and not more than any client that is honest sends.
+fn remembered(hello: &ClientHello) -> Box<ClientHello> {
+    let mut hello = hello.clone();
+    hello.sni = hello.sni.filter(|sni| sni.len() <= MAX_NAME);
+    hello.alpn.truncate(MAX_PROTOCOLS);
+    Box::new(hello)
+}
+
+/// Values by client, which forgets: when the young ones are too many they become the old ones, and the old ones are dropped.
 #[derive(Debug)]
-struct Generations<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+struct Generations<V> {
+    young: HashMap<IpAddr, Vec<V>>,
+    /// How many values those are.
+    count: usize,
+    old: HashMap<IpAddr, Vec<V>>,
 }
 
-impl<K, V> Default for Generations<K, V> {
+impl<V> Default for Generations<V> {
     fn default() -> Self {
-        Generations { young: HashMap::new(), old: HashMap::new() }
+        Generations { young: HashMap::new(), count: 0, old: HashMap::new() }
     }
 }
 
-impl<K: std::hash::Hash + Eq, V> Generations<K, V> {
-    fn get(&mut self, key: &K) -> Option<&V> {
-        self.young.get(key).or_else(|| self.old.get(key))
+impl<V> Generations<V> {
+    fn get(&self, client: IpAddr) -> &[V] {
+        self.young.get(&client).or_else(|| self.old.get(&client)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn remove(&mut self, key: &K) -> Option<V> {
-        let (young, old) = (self.young.remove(key), self.old.remove(key));
-        young.or(old)
-    }
-
-    fn insert(&mut self, key: K, value: V, most: usize) {
-        if self.young.len() >= most {
-            self.old = std::mem::take(&mut self.young);
+    /// Takes out all of `client`'s.
+    fn take(&mut self, client: IpAddr) -> Vec<V> {
+        match self.young.remove(&client) {
+            Some(values) => {
+                self.count -= values.len();
+                values
+            }
+            None => self.old.remove(&client).unwrap_or_default(),
         }
-        self.young.insert(key, value);
+    }
+
+    /// Puts them in again, as young ones, of which there shall not be more than `most`.
+    fn put(&mut self, client: IpAddr, values: Vec<V>, most: usize) {
+        if values.is_empty() {
+            return;
+        }
+        if self.count + values.len() > most {
+            self.old = std::mem::take(&mut self.young);
+            self.count = 0;
+        }
+        self.count += values.len();
+        self.young.insert(client, values);
     }
 }
 
@@ -192,8 +229,27 @@ mod tests {
             memory.let_in(CLIENT, dest, None, now);
         }
         let known = dests().filter(|dest| memory.connection(CLIENT, *dest, now).is_some()).count();
-        assert!((MAX_CONNECTIONS..=2 * MAX_CONNECTIONS).contains(&known), "{known}");
+        assert_eq!(known, MAX_OF_CLIENT);
         assert!(memory.connection(CLIENT, dest(u16::MAX - 1), now).is_some());
+        // The same for clients.
+        let clients = || (0..=u16::MAX).map(|n| IpAddr::from((u32::from(n)).to_be_bytes()));
+        for client in clients() {
+            memory.let_in(client, dest(443), None, now);
+        }
+        let known = clients().filter(|client| memory.connection(*client, dest(443), now).is_some()).count();
+        assert!((MAX_CONNECTIONS..=2 * MAX_CONNECTIONS).contains(&known), "{known}");
+    }
+
+    #[test]
+    fn a_client_with_many_connections_costs_no_other_client_one() {
+        let now = Instant::now();
+        let memory = Memory::new(now - GRACE);
+        let other = IpAddr::from([192, 168, 1, 21]);
+        memory.let_in(other, dest(443), None, now);
+        for dest in (0..u16::MAX).map(dest) {
+            memory.let_in(CLIENT, dest, None, now);
+        }
+        assert!(memory.connection(other, dest(443), now).is_some());
     }
 
     #[test]

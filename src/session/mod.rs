@@ -19,6 +19,7 @@ mod datagram;
 mod decision;
 mod first_bytes;
 pub mod flow;
+mod held;
 #[cfg_attr(not(feature = "intercept"), path = "no_interception.rs")]
 mod interception;
 mod last_words;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use super::{Machine, Record, Session};
 use crate::accept::Wish;
 use crate::config::Mode;
+#[cfg(feature = "metrics")]
+use crate::decide::device::UNKNOWN;
 use crate::decide::facts::{Ech, Facts, Known, L5};
 use crate::decide::{Action, Verdict};
 use crate::identify::tcp::Identifier;
@@ -114,6 +116,9 @@ impl Session {
     }
 }
 
+/// Bytes that are kept of a name: no true one has more, and a client may send 64 KiB.
+const MAX_NAME: usize = 255;
+
 /// What is kept of a session for the live table and its closing line.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -144,6 +149,10 @@ impl Record<Session> for Kept {
             return metrics.observed(verdict.rule);
         }
         metrics.verdict(verdict, session.facts().dest.is().copied());
+        #[cfg(feature = "metrics")]
+        if verdict.action == Action::Deny {
+            count_denied(session, metrics);
+        }
         if session.is_bound() && session.facts().l7.is().is_some() {
             // The connection was counted when the rules said that it is to be decrypted.
             return;
@@ -162,7 +171,7 @@ impl Record<Session> for Kept {
         }
         self.dest = session.destination();
         self.user = session.facts().user.is().cloned();
-        self.name = session.name_as_sent().map(|name| name.into());
+        self.name = session.name_as_sent().map(kept_name);
         self.verdict = session.verdict();
         self.protocol = session.protocol();
     }
@@ -177,8 +186,8 @@ impl Record<Session> for Kept {
     fn saw(&mut self, identity: &Identity, metrics: &Metrics) {
         count_identity(identity, metrics);
         self.protocol = Some(identity.as_str());
-        if let Some(sni) = identity.hello().and_then(|hello| hello.sni.clone()) {
-            self.name = Some(sni);
+        if let Some(sni) = identity.hello().and_then(|hello| hello.sni.as_deref()) {
+            self.name = Some(kept_name(sni));
         }
     }
 
@@ -207,6 +216,25 @@ impl Record<Session> for Kept {
     }
 }
 
+fn kept_name(name: &[u8]) -> Box<[u8]> {
+    name.get(..MAX_NAME).unwrap_or(name).into()
+}
+
+/// What the status page shows: the name, or what a query asks for; and the device, or the address where nobody asked for that.
+#[cfg(feature = "metrics")]
+fn count_denied(session: &Session, metrics: &Metrics) {
+    let query = match session.identity() {
+        Some(Identity::Dns { query }) => query.as_deref().map(str::as_bytes),
+        _ => None,
+    };
+    let device = match &session.facts().device {
+        Known::Is(device) if **device != *UNKNOWN => device.to_string(),
+        _ => session.client().ip().to_string(),
+    };
+    let dest = session.facts().dest.is().copied();
+    metrics.denied(session.name_as_sent().or(query), dest, device.as_bytes());
+}
+
 fn count_identity(identity: &Identity, metrics: &Metrics) {
     let l5 = match identity {
         Identity::Tls(_) => L5::Tls,
@@ -217,4 +245,21 @@ fn count_identity(identity: &Identity, metrics: &Metrics) {
         Identity::None => L5::None,
     };
     metrics.identified(l5, identity.hello().map(|hello| hello.version));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tls::tests::fixture::{HelloBody, server_name};
+    use crate::wire::tls::{Carrier, ClientHello};
+
+    /// It is kept as long as the connection lives, and a client may say anything.
+    #[test]
+    fn of_a_name_no_more_is_kept_than_a_name_can_have() {
+        let body = HelloBody::new(vec![server_name(&"n".repeat(10_000))]).body();
+        let hello = ClientHello::parse(&body, Carrier::Tcp).unwrap();
+        let mut kept = Kept::default();
+        kept.saw(&Identity::Tls(Box::new(hello)), &Metrics::new());
+        assert_eq!(kept.name.map(|name| name.len()), Some(MAX_NAME));
+    }
 }

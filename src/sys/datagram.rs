@@ -89,7 +89,7 @@ pub fn answering_as(addr: SocketAddr) -> io::Result<OwnedFd> {
 /// One datagram that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival<'a> {
-    /// Who sent it; nothing from a connected socket.
+    /// Who sent it.
     pub from: Option<SocketAddr>,
     /// Where it was going before the firewall led it here, if the socket asks for that.
     pub to: Option<SocketAddr>,

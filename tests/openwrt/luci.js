@@ -108,6 +108,8 @@ const press = (box, title) => { [ ...box.querySelectorAll('button') ].find(b => 
 async function run() {
 	const status = await show('status');
 	rowsOf(status).forEach(row => note('status', row));
+	note('live', status.querySelector('#calamary-live').textContent);
+	note('link', [ ...status.querySelectorAll('a') ].map(a => a.getAttribute('href')).join());
 
 	(await show('settings')).querySelectorAll('p').forEach(p => note('settings', p.textContent));
 

@@ -48,6 +48,8 @@ fn the_rpcd_script_answers_what_the_pages_ask() {
     assert_eq!((status["running"].as_bool(), status["intercepting"].as_bool()), (Some(true), Some(true)));
     assert!(of(&status, "metrics").contains("calamary_rule_actions{action=\"deny\"} 1"), "{status:?}");
 
+    assert!(of(&status, "connections").starts_with("DEVICE  CLIENT"), "{status:?}");
+
     let log = parse(&ask(&router, "log", "{\"lines\":100000}"));
     assert!(of(&log, "output").contains("name=www.blocked.example"), "{log:?}");
     assert!(!of(&log, "output").contains("dnsmasq"), "{log:?}");
@@ -68,6 +70,13 @@ fn the_rpcd_script_answers_what_the_pages_ask() {
 
     assert_eq!(parse(&ask(&router, "check", "{}"))["code"].as_i64(), Some(0));
     router.edit("etc/calamary/config.yml", "rules:", "rulez:");
+    // The daemon is asked, not the file; and the file if there is no daemon.
+    let asks_why = || parse(&ask(&router, "why", "{\"facts\":\"dns=a.blocked.example port=443\"}"));
+    assert_eq!(asks_why()["code"].as_i64(), Some(3));
+    let socket = router.path("var/run/calamary-live/socket");
+    std::fs::rename(&socket, socket.with_extension("away")).unwrap();
+    assert!(of(&asks_why(), "output").contains("rulez"));
+    std::fs::rename(socket.with_extension("away"), &socket).unwrap();
     let check = parse(&ask(&router, "check", "{}"));
     assert!(check["code"].as_i64() == Some(2) && of(&check, "output").contains("rulez"), "{check:?}");
     assert_ne!(parse(&ask(&router, "reload", "{}"))["code"].as_i64(), Some(0));
@@ -96,6 +105,8 @@ fn the_pages_show_what_the_daemon_does() {
     };
     let Some(router) = router() else { return };
     let [status, log] = ["status", "log"].map(|method| ask(&router, method, "{\"lines\":200}"));
+    // As if the metrics were to be had from the LAN.
+    let status = status.replace("http://127.0.0.1:9512/", "http://192.168.1.1:9512/");
     let why = ask(&router, "why", "{\"facts\":\"dns=www.blocked.example\"}");
     let files: String = ["config.yml", "lists/allow.txt", "lists/deny.txt"]
         .iter()
@@ -159,6 +170,8 @@ fn the_pages_show_what_the_daemon_does() {
     let line = format!("{CLIENT4} | www.blocked.example | {destination} | Denied | 1 | why?");
     for wanted in [
         "end: reached",
+        "live: DEVICE",
+        "link: http://192.168.1.1:9512/",
         "status: Running | yes",
         concat!("status: Version | ", env!("CARGO_PKG_VERSION")),
         "status: Traffic of the LAN is intercepted | yes",

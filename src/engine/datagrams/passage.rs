@@ -212,8 +212,10 @@ impl<M: Machine> Passage<M> {
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_, M>, gear: &mut Gear<'_>) -> Fate {
         let Some(flow) = &mut self.flow else { return Fate::Over };
-        self.asked = None;
         let act = tools.env(|env| flow.expired(env));
+        if act != Act::Wait {
+            self.asked = None;
+        }
         self.carry_out(act, tools, gear)
     }
 

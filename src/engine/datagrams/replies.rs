@@ -1,7 +1,8 @@
 //! The sockets from which clients are answered: each has the address where their datagrams were going.
 //!
 //! One serves all flows that go to the same place, as it says with each datagram whom that is for. There are as many as the
-//! worker has flows at most, and never more than [`MAX_REPLIES`]; the one that was not used for longest makes room.
+//! worker has flows at most (so that `limits.connections` accounts for their descriptors), or [`KEPT`], and never more than
+//! [`MAX_REPLIES`]; the one that was not used for longest makes room.
 
 use std::collections::HashMap;
 use std::io;
@@ -63,11 +64,7 @@ impl Replies {
 
     /// Closes those that there is no reason for any more, as there are only so many `flows`.
     pub fn shrink(&mut self, flows: usize) {
-        let most = flows.clamp(KEPT, MAX_REPLIES);
-        // Finding the oldest means looking at all: not for each flow that ends.
-        if self.sockets.len() > most.saturating_mul(2) {
-            self.trim(most);
-        }
+        self.trim(flows.clamp(KEPT, MAX_REPLIES));
     }
 
     /// Keeps the `most` that were used last.
@@ -80,5 +77,31 @@ impl Replies {
         let (_, last, _) = used.select_nth_unstable(surplus - 1);
         let last = *last;
         self.sockets.retain(|_, reply| reply.used > last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn there_are_no_more_than_there_are_flows_and_those_in_use_stay() {
+        let mut replies = Replies::default();
+        let addr = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        for port in 0..40 {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+            replies.sockets.insert(addr(port), Reply { socket, used: port.into() });
+        }
+        let check = |replies: &mut Replies, flows, first_left| {
+            replies.shrink(flows);
+            let mut left: Vec<u16> = replies.sockets.keys().map(SocketAddr::port).collect();
+            left.sort_unstable();
+            assert_eq!(left, (first_left..40).collect::<Vec<_>>(), "{flows} flows");
+        };
+        check(&mut replies, 40, 0);
+        check(&mut replies, 39, 1);
+        check(&mut replies, 20, 20);
+        check(&mut replies, 0, 40 - KEPT as u16);
     }
 }

@@ -7,8 +7,8 @@ use super::super::datagram::{
 };
 use super::prefix::Random;
 use super::*;
-use crate::wire::quic::Version;
 use crate::wire::quic::tests::client::{Client, crypto};
+use crate::wire::quic::{MAX_PACKETS, Version};
 use crate::wire::tls::tests::fixture;
 
 const MORE: DatagramOutcome = DatagramOutcome::NeedMore { begun: true };
@@ -212,6 +212,8 @@ fn coalesced_and_foreign_packets() {
     check("not opened, first", &[&[&unopened]], incomplete(Shortfall::NotOpened));
     check("a header and no more", &[&[b"\xc0\0\0\0\x01"]], incomplete(Shortfall::Malformed));
     check("an id that is too long", &[&[b"\xc0\0\0\0\x01\x15", &[0; 100]]], incomplete(Shortfall::Malformed));
+    let many = client.other(0xd0).repeat(MAX_PACKETS);
+    check("a hello that too many packets hide", &[&[&many, &front, &rest]], incomplete(Shortfall::Malformed));
     let two = elsewhere.initial(0, &crypto(0, &message));
     check("two connections in one datagram", &[&[&front, &two]], incomplete(Shortfall::Malformed));
 
@@ -284,6 +286,14 @@ fn which_datagrams_begin_a_connection() {
     assert!(begins_connection(&client.datagram(0, &hello)));
     assert!(begins_connection(&client.datagram(0, b"\x01")), "the hello may come in the next one");
     assert!(begins_connection(&[client.other(0xd0), client.initial(0, &hello)].concat()));
+    assert!(!begins_connection(&client.other(0xd0).repeat(MAX_PACKETS)));
+    assert!(
+        begins_connection(&client.other(0xd0).repeat(MAX_PACKETS + 1)),
+        "nobody knows what stands behind so many"
+    );
+    let elsewhere = Client { dcid: b"another!".to_vec(), ..client.clone() };
+    let two = [client.other(0xe0), elsewhere.other(0xe0)].concat();
+    assert!(begins_connection(&two), "nobody sends that, and nobody need try many keys on it");
     let later = Client { dcid: b"servers.".to_vec(), ..client.clone() };
     assert!(!begins_connection(&later.datagram(3, b"\x02\x05\x00\x00\x05")));
     assert!(!begins_connection(&client.other(0xe0)));

@@ -6,11 +6,12 @@ use super::*;
 use crate::decide::week::WeekTime;
 use crate::identify::datagram::MAX_DATAGRAMS;
 use crate::metrics::Metrics;
+use crate::session::budget::MAX_LARGE_PRELUDES;
 use crate::session::flow::{Act, Answer, Flow};
 use crate::session::record::Kept;
 use crate::session::surroundings::Surroundings;
-use crate::wire::quic::Version;
 use crate::wire::quic::tests::client::{Client, crypto};
+use crate::wire::quic::{MAX_CRYPTO, MAX_PACKETS, Version};
 
 const DEST: &str = "198.51.100.1:443";
 const LISTENER: &str = "mode: transparent, tproxy: true, udp: true, tcp: false";
@@ -151,6 +152,12 @@ impl Flows {
         format!("after {ms}: {done}")
     }
 
+    /// The resolver has found this.
+    fn resolves(&mut self, addr: &str) -> String {
+        let addr = addr.parse().unwrap();
+        self.tell(|flow, _, _, env| flow.as_mut().unwrap().resolved(Ok(vec![addr]), env))
+    }
+
     fn pause(&mut self, secs: u64) {
         self.now += Duration::from_secs(secs);
     }
@@ -247,6 +254,70 @@ fn another_connection_in_the_same_flow_is_decided_by_itself() {
     flows.plan = load(&config(LISTENER, &["action: deny"]));
     assert_eq!(flows.sends(SHORT), "pass");
     assert_eq!(flows.sends(&initial("d.example", b"qrstuvwx")), "Denied 0, refuse denied aloud");
+}
+
+/// Servers pay no attention to what is not theirs: a query, or noise, must not open the way for a connection.
+#[test]
+fn a_connection_in_a_flow_of_something_else_is_decided_by_itself() {
+    let ntp = [&[0x23][..], &[0; 47]].concat();
+    let (good, bad) = (initial("www.example.com", b"12345678"), initial("a.bad.example", b"abcdefgh"));
+    let rules = ["dns: '*.bad.example', action: deny", "protoL5: [dns, ntp, none, quic], action: accept"];
+    for other in [QUERY, &ntp, b"\x01 noise"] {
+        let mut flows = Flows::new(&rules);
+        assert_eq!(flows.sends(other), "Accept 1, connect, send 1");
+        assert_eq!(flows.sends(other), "pass");
+        assert_eq!(flows.sends(SHORT), "pass");
+        assert_eq!(flows.sends(&good), "Accept 1, connected, send 1");
+        assert_eq!(flows.sends(&good), "pass");
+        assert_eq!(flows.sends(&bad), "Denied 0, refuse denied aloud");
+        // Where nobody reads QUIC, and where no rule wants to know, there is nothing to be decided.
+        for config in [
+            format!("{}parse: {{ quic: false }}\n", config(LISTENER, &rules)),
+            config(LISTENER, &["action: accept"]),
+        ] {
+            let mut flows = Flows::with(&config);
+            assert!(flows.sends(other).ends_with("connect, send 1"));
+            assert_eq!(flows.sends(&bad), "pass");
+        }
+    }
+}
+
+/// What comes while an address is looked up was not looked at when it came.
+#[test]
+fn a_connection_that_begins_while_the_first_one_waits_does_not_go_with_it() {
+    let rules = ["dns: '*.bad.example', action: deny", "protoL5: quic, action: accept"];
+    let mut flows = Flows::with(&config(&format!("{LISTENER}, target: name"), &rules));
+    let good = initial("www.example.com", b"12345678");
+    assert_eq!(flows.sends(&good), "resolve www.example.com");
+    assert_eq!(flows.sends(&initial("a.bad.example", b"abcdefgh")), "wait");
+    assert_eq!(flows.sends(&good), "wait");
+    assert_eq!(flows.sends(SHORT), "wait");
+    assert_eq!(flows.resolves("203.0.113.7"), "Accept 1, connect, send 3");
+    assert_eq!(flows.sends(&initial("a.bad.example", b"abcdefgh")), "Denied 0, refuse denied aloud");
+}
+
+/// More packets than are looked at could hide one behind them.
+#[test]
+fn a_connection_that_begins_behind_too_many_packets_is_none_that_is_let_in() {
+    let rules = ["dns: '*.bad.example', action: deny", "protoL5: quic, action: accept"];
+    let quic = client(b"12345678");
+    let hidden = [quic.other(0xd0).repeat(MAX_PACKETS), initial("a.bad.example", b"12345678")].concat();
+    let mut flows = Flows::new(&rules);
+    assert_eq!(flows.sends(&initial("www.example.com", b"12345678")), "Accept 1, connect, send 1");
+    assert_eq!(flows.sends(&hidden), "Denied incomplete, refuse incomplete aloud");
+    assert_eq!(flows.sends(&hidden), "Denied incomplete, refuse incomplete aloud");
+}
+
+/// What is inside of QUIC nobody here can see: over TCP it can be seen.
+#[cfg(feature = "intercept")]
+#[test]
+fn quic_is_refused_where_a_rule_would_decrypt() {
+    let config = super::interception::intercepting(LISTENER, &["action: intercept"]);
+    let mut flows = Flows::with(&config);
+    let quic = initial("www.example.com", b"12345678");
+    assert_eq!(flows.sends(&quic), "Denied 0, refuse denied aloud");
+    assert_eq!(flows.sends(QUERY), "Accept 0, connect, send 1");
+    assert_eq!(flows.sends(&quic), "Denied 0, refuse denied aloud");
 }
 
 /// After a while nobody retransmits: then the same packet is a new connection, and its hello is looked at again.
@@ -404,22 +475,39 @@ fn a_rules_limits_and_its_time_bind_flows() {
     assert_eq!(flows.silence(), "after 60005: end window_closed");
 }
 
+/// The last byte of a large hello makes room for all of it, however little else has come.
 #[test]
 fn half_initials_take_no_more_memory_than_there_is() {
     let mut flows = Flows::new(&["protoL5: quic, action: accept"]);
-    let half = client(b"12345678").datagram(0, &crypto(0, &quic_hello("www.example.com")[..20]));
+    let ordinary = client(b"12345678").datagram(0, &crypto(0, &quic_hello("www.example.com")[..20]));
+    let last = client(b"12345678").datagram(0, &crypto(MAX_CRYPTO - 1, b"x"));
     let mut waiting = Vec::new();
     let refused = (1..u16::MAX).find(|&port| {
         flows.client.set_port(port);
-        let done = flows.sends(&half);
+        let done = flows.sends(&last);
         if done == "wait" {
             waiting.push(flows.flow.take());
         }
         done != "wait"
     });
-    assert!(refused.is_some_and(|port| usize::from(port) * half.len() <= (4 << 20) + half.len()));
-    assert_eq!(flows.sends(&half), "Denied incomplete, refuse incomplete aloud");
-    // As soon as others are gone there is room again.
+    assert!(refused.is_some_and(|port| usize::from(port) < MAX_LARGE_PRELUDES / MAX_CRYPTO));
+    assert_eq!(flows.sends(&last), "Denied incomplete, refuse incomplete aloud");
+    assert_eq!(flows.sends(&ordinary), "wait", "others have room all the same");
+    flows.flow = None;
+    // As soon as some are gone there is room again.
     waiting.truncate(10);
-    assert_eq!(flows.sends(&half), "wait");
+    assert_eq!(flows.sends(&last), "wait");
+}
+
+#[test]
+fn a_flow_that_is_let_in_while_the_daemon_stops_ends_as_soon_as_others() {
+    let hello = quic_hello("www.example.com");
+    let quic = client(b"12345678");
+    let mut flows = Flows::new(&["dns: www.example.com, action: accept"]);
+    assert_eq!(flows.sends(&quic.datagram(0, &crypto(0, &hello[..20]))), "wait");
+    let now = flows.now;
+    flows.flow.as_mut().unwrap().wind_up(now, Duration::from_secs(1));
+    let rest = quic.datagram(1, &crypto(20, &hello[20..]));
+    assert_eq!(flows.sends(&rest), "Accept 0, connect, send 2");
+    assert_eq!(flows.silence(), "after 1000: end idle");
 }

@@ -42,6 +42,8 @@ fn the_server_comes_first_and_each_request_inside_is_decided() {
         &mut simulation,
         &[
             (In::Pause(5000), ""),
+            // An empty line before the first request (RFC 9112 §2.2) ended the connection at once.
+            (In::Bytes(b"\r\n"), "read until 7440000"),
             (In::Bytes(&good), "Accept 2, exchange GET / HTTP/1.1 +0"),
             (In::Answered(b""), "read until 7445000"),
             (In::Bytes(&ads), "Denied 0, 403, read until 7445000"),

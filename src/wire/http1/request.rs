@@ -229,25 +229,25 @@ fn host_header(head: &[u8], minor: u8) -> Result<Option<Box<str>>, Reject> {
     }
 }
 
-/// Whether `head`, from which `request` was parsed, asks its server to go on in another protocol (RFC 9110 §7.8).
+/// The one protocol to which a connection may change (RFC 6455). In HTTP/2 there would be requests that nobody looks at.
+const WEBSOCKET: &[u8] = b"websocket";
+
+/// Whether `head`, from which `request` was parsed, asks its server to go on with WebSocket (RFC 9110 §7.8).
 pub fn asks_for_upgrade(head: &[u8], request: &Request) -> bool {
     request.minor >= 1
         && matches!(request.body, Framing::None | Framing::Length(0))
         && has_option(head, "upgrade")
-        && head::fields(head).any(|field| field.is("upgrade"))
+        && matches!(the_only(head, "upgrade"), Ok(Some(protocol)) if protocol.eq_ignore_ascii_case(WEBSOCKET))
 }
 
-/// As [`forward_request`], with the wish for another protocol, which only who gives up its own part in the connection may
-/// pass on.
+/// As [`forward_request`], with the wish for WebSocket, which only who gives up its own part in the connection may pass on.
 pub fn forward_upgrade(head: &[u8], request: &Request) -> Vec<u8> {
     let mut out = forward_request(head, request);
     // The empty line.
     out.truncate(out.len().saturating_sub(2));
-    out.extend_from_slice(b"Connection: Upgrade\r\n");
-    for field in head::fields(head).filter(|field| field.is("upgrade")) {
-        out.extend_from_slice(field.line);
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+    out.extend_from_slice(WEBSOCKET);
+    out.extend_from_slice(b"\r\n\r\n");
     out
 }
 

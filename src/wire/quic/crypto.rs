@@ -55,6 +55,11 @@ impl CryptoStream {
         Ok(())
     }
 
+    /// Bytes of memory that it takes: those of all gaps, too.
+    pub fn kept(&self) -> usize {
+        self.bytes.capacity().saturating_mul(size_of::<Option<u8>>())
+    }
+
     /// The ClientHello, once it is whole.
     ///
     /// Malformed is another message first, or a hello that cannot be read; [`Progress::TooLarge`] one that cannot be whole

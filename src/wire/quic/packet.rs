@@ -125,6 +125,13 @@ pub struct Packets<'a> {
     left: usize,
 }
 
+impl Packets<'_> {
+    /// Whether a packet stands behind those that are looked at.
+    pub fn has_more(&self) -> bool {
+        self.left == 0 && Packet::read(self.rest).is_some()
+    }
+}
+
 impl<'a> Iterator for Packets<'a> {
     type Item = Packet<'a>;
 

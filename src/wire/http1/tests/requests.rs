@@ -194,3 +194,32 @@ fn what_is_forwarded() {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
     );
 }
+
+/// Every protocol that was asked for was passed on. HTTP/2 would then carry requests that nobody decides.
+#[test]
+fn nobody_changes_to_another_protocol_than_websocket() {
+    let check = |fields: &str, want: bool| {
+        let head = format!("GET /a HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
+        let request = request(&head);
+        assert_eq!(asks_for_upgrade(head.as_bytes(), &request), want, "{fields}");
+    };
+    check("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n", true);
+    check("upgrade:  WebSocket \r\nconnection: upgrade\r\n", true);
+    check("Upgrade: websocket\r\n", false);
+    check("Connection: Upgrade\r\n", false);
+    check("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", false);
+    check(
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        false,
+    );
+    for other in ["h2c", "TLS/1.0", "websocket, h2c", "h2c, websocket", "websocket/13", ""] {
+        check(&format!("Connection: Upgrade\r\nUpgrade: {other}\r\n"), false);
+    }
+    check("Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n", false);
+
+    let head = "GET /a HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, x-hop\r\nX-Hop: 1\r\nupgrade: WebSocket\r\n\
+                Sec-WebSocket-Key: x\r\n\r\n";
+    let forwarded = forward_upgrade(head.as_bytes(), &request(head));
+    let want = "GET /a HTTP/1.1\r\nHost: a.example\r\nSec-WebSocket-Key: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(String::from_utf8(forwarded).unwrap(), want);
+}

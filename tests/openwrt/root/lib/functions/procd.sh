@@ -12,6 +12,7 @@ procd_set_param() { echo "$*" >>"$record"; }
 procd_append_param() { procd_set_param "$@"; }
 procd_add_jail() { echo "jail $*" >>"$record"; }
 procd_add_jail_mount() { echo "mount $*" >>"$record"; }
+procd_add_jail_mount_rw() { echo "mount_rw $*" >>"$record"; }
 procd_add_reload_trigger() { echo "$*: $initscript reload" >>"$records/$service_name.triggers"; }
 procd_add_raw_trigger() { local on=$1; shift 2; echo "$on: $*" >>"$records/$service_name.triggers"; }
 procd_add_config_trigger() { shift; local on=$1; shift; echo "$on: $*" >>"$records/$service_name.triggers"; }

@@ -65,6 +65,18 @@ function rules(status) {
 	return matches.sort((a, b) => b[1] - a[1]).map(([ rule, count ]) => [ rule, String(count) ]);
 }
 
+// The daemon's own page, if it is to be seen from outside the router.
+function link(status) {
+	const page = /^https?:\/\/(?!127\.|localhost|\[::1\])[^\/]+\//.exec(status.url || '');
+
+	return page ? E('p', [ E('a', { 'href': page[0], 'rel': 'noreferrer' }, [ _('Status page of the daemon: what was denied most, and the last hour') ]) ]) : '';
+}
+
+function live(status) {
+	return status.connections ? E('pre', { 'id': 'calamary-live' }, [ status.connections ]) :
+		E('p', [ _('The daemon cannot be asked: its configuration has no “live”, or it does not run.') ]);
+}
+
 function table(id, heads, lines) {
 	return E('table', { 'class': 'table', 'id': id }, [
 		heads.length ? E('tr', { 'class': 'tr table-titles' }, heads.map(h => E('th', { 'class': 'th' }, [ h ]))) : ''
@@ -78,11 +90,12 @@ return view.extend({
 
 	content: function(status) {
 		return [
-			E('div', { 'class': 'cbi-section' }, [ table('calamary-status', [], rows(status)) ]),
+			E('div', { 'class': 'cbi-section' }, [ table('calamary-status', [], rows(status)), link(status) ]),
 			E('div', { 'class': 'cbi-section' }, [
 				E('h3', [ _('What decided') ]),
 				table('calamary-rules', [ _('Rule'), _('Connections') ], rules(status))
-			])
+			]),
+			E('div', { 'class': 'cbi-section' }, [ E('h3', [ _('Live connections') ]), live(status) ])
 		];
 	},
 

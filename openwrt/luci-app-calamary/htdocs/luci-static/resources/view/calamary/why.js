@@ -12,6 +12,7 @@ const FACTS = [
 	[ 'dest', _('Destination address'), '203.0.113.5' ],
 	[ 'port', _('Port'), '443' ],
 	[ 'dns', _('Name'), 'www.example.com' ],
+	[ 'device', _('Device'), 'tablet' ],
 	[ 'protoL5', _('Protocol: tls, http, quic, dns, ntp or none'), 'tls' ]
 ];
 
@@ -32,7 +33,7 @@ return view.extend({
 
 		return E([], [
 			E('h2', [ _('Why') ]),
-			E('div', { 'class': 'cbi-map-descr' }, [ _('Which rule decides, and why no other does. What is left empty is unknown.') ]),
+			E('div', { 'class': 'cbi-map-descr' }, [ _('Which rule decides, and why no other does. What is left empty is unknown; device and time are looked up.') ]),
 			E('div', { 'class': 'cbi-section' }, FACTS.map(([ , title ], i) => E('div', { 'class': 'cbi-value' }, [
 				E('label', { 'class': 'cbi-value-title' }, [ title ]), E('div', { 'class': 'cbi-value-field' }, [ inputs[i] ])
 			])).concat([
