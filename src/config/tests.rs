@@ -65,6 +65,27 @@ fn refused_texts() {
 }
 
 #[test]
+fn datagrams_are_taken_where_the_build_and_the_mode_can() {
+    let listeners = [
+        ("tproxy: true", None),
+        ("mode: proxyproto", None),
+        ("mode: socks5", None),
+        (
+            "mode: socks5, tcp: false",
+            Some("tcp: `udp` in mode `socks5` needs `tcp`, too: datagrams are asked for over a connection"),
+        ),
+    ];
+    for (keys, refusal) in listeners {
+        let text = format!("listen: [{{port: 1, udp: true, {keys}}}]\n");
+        let refusal =
+            if cfg!(feature = "udp") { refusal } else { Some("udp: `udp: true` is not part of this build") };
+        let found = load_text(&text).err().map(|problems| problems.to_string());
+        let ends = |found: &String| refusal.is_some_and(|refusal| found.trim_end().ends_with(refusal));
+        assert!(found.as_ref().map_or(refusal.is_none(), ends), "{text}{found:?}");
+    }
+}
+
+#[test]
 fn doubted_texts() {
     for (text, expected) in table(DOUBTED) {
         let found: Vec<String> = accepted(&text).warnings.iter().map(ToString::to_string).collect();
