@@ -134,10 +134,14 @@ impl<M: Machine> Connection<M> {
                 self.server = Some(Server::new(addr, stream, trace, ready));
                 return self.connected(tools);
             }
-        } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
+        } else if let Stage::Talking(session) = &self.stage
+            && ready.read_closed
+            && (session.is_idle() || !session.is_bound())
+        {
             // Kept for the client's next request, but it takes none any more.
+            let is_bound = session.is_bound();
             self.server = None;
-            if self.stage.is_bound() {
+            if is_bound {
                 return self.finish(CloseReason::Finished, Wire::Quiet, tools);
             }
         } else if let Some(server) = &mut self.server {
