@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_there_are_flows_and_those_in_use_stay() {
-        let mut replies = Replies::default();
+        let mut replies = Replies { uses: 39, ..Replies::default() };
         let addr = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
         for port in 0..40 {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap().into();
