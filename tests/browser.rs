@@ -3,6 +3,9 @@
 
 mod common;
 
+#[cfg(feature = "intercept")]
+use std::io::Write as _;
+
 use common::daemon::{Daemon, text};
 use common::dns::NameServer;
 use common::lab::{CLIENT4, CLIENT6, DNS4, Lab, ROUTER4, ROUTER6, SERVER4, at};
@@ -36,6 +39,69 @@ fn chromium_browses_through_the_proxy_inside_tls() {
 #[test]
 fn chromium_browses_through_the_socks_proxy() {
     browse_through("socks5", "");
+}
+
+#[test]
+#[cfg(feature = "intercept")]
+fn chromium_with_the_authority_imported_is_intercepted() {
+    if !["chromium", "certutil"].into_iter().all(have) {
+        return skip("needs chromium and certutil");
+    }
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let _names = lab.server.run(|| NameServer::with("203.0.113.9:53", &[("www.example.com", &[SERVER4])]));
+    let authority = common::authority::Authority::new();
+    let tls = authority.issue("www.example.com").server();
+    let origin = lab.server.run(|| {
+        common::origin::Origin::serve(at(SERVER4, 443), move |stream| {
+            let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&tls)).unwrap();
+            let mut stream = std::io::BufReader::new(rustls::StreamOwned::new(connection, stream));
+            while let Some(request) = common::origin::Request::read(&mut stream) {
+                let page = format!("<p>the server has seen {}</p>", request.line);
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length";
+                let answer = format!("{head}: {}\r\n\r\n{page}", page.len());
+                if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        })
+    });
+    let (ca, home) = (TempDir::new(), TempDir::new());
+    let made = common::daemon::run(&["--make-ca", ca.0.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made));
+    let config = format!(
+        "listen:\n  - {{mode: http, ip4: ['{ROUTER4}'], ip6: [], port: 4130}}\ndnsNameservers: ['{DNS4}']\n\
+         certs: {{interceptPublic: {ca}/ca.pem, interceptPrivate: {ca}/ca.key, caPublic: {root}}}\n\
+         rules:\n  - {{path: '/ads*', action: deny}}\n  - {{action: intercept}}\n",
+        ca = ca.0.display(),
+        root = authority.root().display()
+    );
+    let daemon = lab.router.run(|| Daemon::start(&config, &[4130]));
+    let browse = |path: &str| {
+        let output = lab.client.try_sh(&format!(
+            "HOME={home} timeout 90 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
+             --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage \
+             --user-data-dir={home}/profile --proxy-server='http://{proxy}' --dump-dom https://www.example.com{path}",
+            home = home.0.display(),
+            proxy = at(ROUTER4, 4130)
+        ));
+        text(&output)
+    };
+    // Without the authority it looks at nothing.
+    let page = browse("/before");
+    assert!(!page.contains("the server has seen"), "{page}");
+    let imported = lab.client.try_sh(&format!(
+        "mkdir -p {home}/.pki/nssdb && certutil -N --empty-password -d sql:{home}/.pki/nssdb && \
+         certutil -A -n calamary -t C,, -d sql:{home}/.pki/nssdb -i {ca}/ca.pem",
+        home = home.0.display(),
+        ca = ca.0.display()
+    ));
+    assert!(imported.status.success(), "{}", text(&imported));
+    let page = browse("/after");
+    assert!(page.contains("the server has seen GET /after HTTP/1.1"), "{page}\n{}", daemon.log());
+    let page = browse("/ads/1");
+    assert!(page.contains("denied by the proxy's rules"), "{page}");
+    daemon.wait_log(&["Denied | rule=0", "inside=http host=www.example.com path=/ads/1"]);
+    assert!(origin.accepted() > 0);
 }
 
 /// Through a proxy of this mode, over IPv4 and over IPv6.

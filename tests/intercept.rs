@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
+use common::authority::Authority;
 use common::client::{Http, expect_bytes, tunnel};
 use common::daemon::{Daemon, run, text};
 use common::origin::{HttpOrigin, Origin, Request, http_session, read_head};
@@ -119,9 +120,16 @@ fn make_ca(dir: &Path) {
 
 impl Proxy {
     fn start(settings: &str, rules: &str) -> Proxy {
+        Self::trusting(&vector("ca.pem"), settings, rules)
+    }
+
+    /// One that trusts these roots.
+    fn trusting(roots: &Path, settings: &str, rules: &str) -> Proxy {
         let (port, ca) = (free_port(), TempDir::new());
         make_ca(&ca.0);
-        Proxy { daemon: Daemon::start(&config(port, &ca.0, settings, rules), &[port]), port, ca }
+        let config = config(port, &ca.0, settings, rules)
+            .replace(vector("ca.pem").to_str().unwrap(), roots.to_str().unwrap());
+        Proxy { daemon: Daemon::start(&config, &[port]), port, ca }
     }
 
     fn addr(&self) -> SocketAddr {
@@ -236,6 +244,53 @@ fn the_certificate_is_the_authoritys_and_a_session_is_resumed() {
             }
         }
     }
+}
+
+#[test]
+fn a_client_of_the_https_proxy_has_tls_inside_of_tls() {
+    let (port, ca) = (free_port(), TempDir::new());
+    make_ca(&ca.0);
+    let certs = format!(
+        "  serverPublic: {}\n  serverPrivate: {}\n",
+        vector("server.pem").display(),
+        vector("server.key").display()
+    );
+    let config = config(port, &ca.0, "", INTERCEPT_ALL)
+        .replace("mode: http,", "mode: https,")
+        .replace("certs:\n", &format!("certs:\n{certs}"));
+    let daemon = Daemon::start(&config, &[port]);
+    let origin = origin("server.pem", &["http/1.1"], |tls| {
+        let cell = std::cell::RefCell::new(tls);
+        let mut reader = BufReader::new(Halves(&cell));
+        while let Some(request) = Request::read(&mut reader) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len());
+            Halves(&cell).write_all(head.as_bytes()).unwrap();
+            Halves(&cell).write_all(&request.body).unwrap();
+        }
+    });
+    let sent = ca.write("sent", pattern(5_000_000, 11));
+    let output = Command::new("curl")
+        .args(["-sS", "-m", "30", "--noproxy", "", "--cacert", ca.0.join("ca.pem").to_str().unwrap()])
+        .args(["--proxy", &format!("https://localhost:{port}"), "--proxy-cacert"])
+        .args([vector("ca.pem").to_str().unwrap(), "-H", "Expect:", "--data-binary"])
+        .args([&format!("@{}", sent.display()), "-w", " %{http_code}\n"])
+        .args([
+            "-o",
+            ca.0.join("received").to_str().unwrap(),
+            &format!("https://localhost:{}/one", origin.port()),
+        ])
+        .args(["-o", "/dev/null", &format!("https://localhost:{}/ads", origin.port())])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        " 200\n 403\n",
+        "{}\n{}",
+        text(&output),
+        daemon.log()
+    );
+    assert_eq!(std::fs::read(ca.0.join("received")).unwrap(), std::fs::read(sent).unwrap());
+    daemon.wait_log(&["| Denied | rule=0 ", "inside=http host=localhost path=/ads"]);
 }
 
 #[test]
@@ -447,6 +502,80 @@ fn a_server_with_a_bad_certificate_is_never_hidden() {
 }
 
 #[test]
+fn every_kind_of_server_is_served_or_refused_for_what_it_is() {
+    let authority = Authority::new();
+    let proxy = Proxy::trusting(&authority.root(), "timeout: {connect: 700}", "  - {action: intercept}\n");
+    let name = "www.example.com";
+    let serve = |tls: Arc<ServerConfig>| {
+        Origin::serve("127.0.0.1:0", move |stream| {
+            let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&tls)).unwrap(), stream);
+            let mut buffer = [0; 16];
+            while let Ok(n @ 1..) = tls.read(&mut buffer) {
+                let _ = tls.write_all(&buffer[..n]);
+            }
+        })
+    };
+    let works = |tls: Arc<ServerConfig>| {
+        let origin = serve(tls);
+        let mut client = proxy.client(origin.addr, name, &[]).unwrap();
+        client.write_all(b"hello").unwrap();
+        expect_bytes(&mut client, b"hello");
+    };
+    let fails = |origin: Origin, log: &str| {
+        let error = proxy.client(origin.addr, name, &[]).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("UnrecognisedName"), "{log}: {error}");
+        proxy.daemon.wait_log(&[&format!("{} | Failed | reason={log}", origin.addr)]);
+    };
+    let incomplete = || authority.issue(name).without_intermediate().server();
+    let only = |version, clients| authority.issue(name).server_of(&[version], clients);
+    // Before anybody knows the intermediate.
+    fails(serve(incomplete()), "bad_certificate");
+    works(only(&rustls::version::TLS12, None));
+    works(only(&rustls::version::TLS13, None));
+    works(incomplete());
+    for bad in
+        [authority.not_yet_valid(name), authority.issue("other.example.com"), Authority::new().issue(name)]
+    {
+        fails(serve(bad.server()), "bad_certificate");
+    }
+    fails(Origin::silent("127.0.0.1:0"), "server_tls_failed");
+    // Who wants to know the client hears nothing from us: with TLS 1.2 within the handshake, with 1.3 behind it.
+    let root = authority.root();
+    fails(serve(only(&rustls::version::TLS12, Some(&root))), "server_tls_failed");
+    let origin = serve(only(&rustls::version::TLS13, Some(&root)));
+    let mut client = proxy.client(origin.addr, name, &[]).unwrap();
+    assert!(client.read(&mut [0; 1]).is_err());
+    proxy.daemon.wait_log(&[&format!("{} | Closed | reason=server_reset", origin.addr)]);
+}
+
+#[test]
+fn a_hundred_clients_of_one_cold_name_get_one_certificate_and_cause_one_probe() {
+    let authority = Authority::new();
+    let rules = "  - {cert: invalid, action: deny}\n  - {action: intercept}\n";
+    let proxy =
+        Proxy::trusting(&authority.root(), "workers: 4\ntimeout: {process: 20000, connect: 20000}", rules);
+    let tls = authority.issue("www.example.com").server();
+    let origin = Origin::serve("127.0.0.1:0", move |stream| {
+        // All of them are there before the first is served.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let _ = StreamOwned::new(ServerConnection::new(Arc::clone(&tls)).unwrap(), stream).read(&mut [0; 1]);
+    });
+    let shown: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..100)
+            .map(|_| {
+                scope.spawn(|| {
+                    let client = proxy.client(origin.addr, "www.example.com", &[]).unwrap();
+                    client.conn.peer_certificates().unwrap()[0].to_vec()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(shown.iter().all(|certificate| *certificate == shown[0]));
+    assert_eq!(origin.accepted(), 101);
+}
+
+#[test]
 fn who_accepts_no_certificate_of_ours_is_let_through_the_next_time_if_that_is_wanted() {
     let check = |settings: &str, lets_through: bool| {
         let proxy = Proxy::start(settings, INTERCEPT_ALL);
@@ -499,6 +628,13 @@ fn a_server_may_speak_first_inside_and_both_ends_may_close_by_halves() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "you said 100000");
+
+    // It may also say all that it has to say while nobody knows what the client will speak.
+    let brief = self::origin("server.pem", &[], |tls| tls.write_all(b"the time is now\r\n").unwrap());
+    let mut client = proxy.client(brief.addr, "localhost", &[]).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "the time is now\r\n");
 }
 
 #[test]

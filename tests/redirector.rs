@@ -13,6 +13,7 @@ use common::client::{End, connect, expect_bytes, proxy_v2, read_end};
 use common::daemon::{Daemon, REDIRECTOR, run_program, run_program_on, text};
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER4, SERVER4, SERVER6, at};
 use common::origin::Origin;
+use common::udp::{UdpClient, UdpServer};
 use common::{TempDir, free_port, have, skip, wait_for, wait_for_at_most};
 
 /// Where the redirector listens, and the calamary servers.
@@ -651,4 +652,79 @@ fn what_cannot_run_is_exit_1() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("another program listens there"), "{}", text(&output));
     drop(taken);
+}
+
+/// A calamary server for datagrams alone, `proxyproto` over UDP beside TCP for the checks.
+fn calamary_for_datagrams(lab: &Lab, number: usize) -> Daemon {
+    let config = format!(
+        "listen:\n  - {{mode: proxyproto, ip4: ['203.0.113.{0}'], ip6: ['2001:db8:113::{0}'], port: {SERVERS_PORT}, udp: true,\n\
+         \x20    trusted: ['203.0.113.0/24', '2001:db8:113::/64']}}\n\
+         output: {{allowLocal: true}}\nrules:\n  - {{action: accept}}\n",
+        6 + number
+    );
+    lab.server.run(|| Daemon::start(&config, &[SERVERS_PORT]))
+}
+
+/// A redirector's file for datagrams.
+fn config_for_datagrams(settings: &str) -> String {
+    format!(
+        "listen:\n  - {{ip4: ['127.0.0.1'], ip6: ['::1'], port: {PORT}, tproxy: true, udp: true}}\n{settings}\n"
+    )
+}
+
+/// A redirector on the lab's router to which datagrams for the echo's port go.
+fn redirector_of_datagrams(lab: &Lab, settings: &str) -> Daemon {
+    lab.tproxy_udp(&ECHO.to_string(), PORT);
+    lab.router.run(|| Daemon::start_redirector(&config_for_datagrams(settings), &[PORT]))
+}
+
+#[test]
+#[cfg_attr(not(feature = "udp"), ignore = "this build takes no datagrams")]
+fn datagrams_arrive_with_their_ends_and_are_answered_by_whom_they_were_sent_to() {
+    let Some(lab) = Lab::build_or_skip() else { return };
+    let _echo = lab.server.run(|| [SERVER4, SERVER6].map(|server| UdpServer::echo(at(server, ECHO))));
+    let calamary = calamary_for_datagrams(&lab, 1);
+    // The first one is dead.
+    let settings = format!("proxies: ['{}', '{}', '{}']\ndebug: true", server4(0), server4(1), server6(1));
+    let redirector = redirector_of_datagrams(&lab, &settings);
+    redirector.wait_log(&[&server4(0), "is down"]);
+    let flows = |redirector: &Daemon| {
+        for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+            let sport = lab.client.run(|| {
+                let socket = UdpClient::new(client);
+                for datagram in [b"hello".as_slice(), b"", &[7; 1200]] {
+                    socket.echoed(&at(server, ECHO), datagram);
+                }
+                socket.port()
+            });
+            let line = format!("| {client} => {} |", at(server, ECHO));
+            redirector.wait_log(&[&line, "Forward", &format!("server={} sport={sport}", server4(1))]);
+            calamary.wait_log(&[&line, "Accept", &format!("sport={sport}")]);
+        }
+    };
+    flows(&redirector);
+    redirector.reload(&config_for_datagrams(&settings));
+    redirector.wait_log(&["Reloaded: 3 servers, 4 listeners"]);
+    flows(&redirector);
+}
+
+#[test]
+#[cfg_attr(not(feature = "udp"), ignore = "this build takes no datagrams")]
+fn datagrams_without_a_server_are_lost_or_go_directly() {
+    for (on_failure, is_echoed) in [("close", false), ("direct", true)] {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        let _echo = lab.server.run(|| UdpServer::echo(at(SERVER4, ECHO)));
+        let settings = format!("proxies: ['{}']\nonFailure: {on_failure}", server4(0));
+        let redirector = redirector_of_datagrams(&lab, &settings);
+        redirector.wait_log(&[&server4(0), "is down"]);
+        lab.client.run(|| {
+            let socket = UdpClient::new(CLIENT4);
+            if is_echoed {
+                socket.echoed(&at(SERVER4, ECHO), b"hello");
+            } else {
+                socket.send(&at(SERVER4, ECHO), b"hello");
+                socket.hears_nothing();
+            }
+        });
+    }
 }

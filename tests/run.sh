@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n== %s\n' "$*"; }
 
 # program:package
-needs=(promtool:prometheus ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium cc:gcc
+needs=(promtool:prometheus ip:iproute2 nft:nftables unshare:util-linux curl:curl openssl:openssl nginx:nginx chromium:chromium certutil:libnss3-tools cc:gcc
   c++:g++ git:git shellcheck:shellcheck man:man-db script:bsdutils haproxy:haproxy keepalived:keepalived iptables:iptables setcap:libcap2-bin
   systemd-analyze:systemd nc.openbsd:netcat-openbsd python3:python3 readelf:binutils xz:xz-utils
   qemu-mips:qemu-user busybox:busybox dig:bind9-dnsutils)

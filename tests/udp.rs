@@ -4,11 +4,14 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use common::daemon::Daemon;
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER_OUT4, ROUTER_OUT6, SERVER4, SERVER6, at};
-use common::udp::{UdpClient, UdpServer, is_refusal_of, quic_flow, timed};
+use common::origin::Origin;
+use common::udp::{UdpClient, UdpServer, from_hex, is_refusal_of, quic_flow, timed};
 use common::wait_for;
 
 const PORT: u16 = 4128;
@@ -227,7 +230,7 @@ fn a_flow_ends_when_it_was_silent_and_leaves_nothing_behind() {
     let rules = "debug: true\ntimeout: {udpIdle: 500}\nmetrics: {enabled: true}\nrules: [{port: 9000, action: accept}]\n";
     let Some((lab, daemon)) = start("9000, 9001", rules) else { return };
     let _server = lab.server.run(|| UdpServer::echo(at(SERVER4, 9000)));
-    let before = daemon.descriptors();
+    let before = daemon.steady_descriptors();
     lab.client.run(|| {
         let clients: Vec<UdpClient> = (0..50).map(|_| UdpClient::new(CLIENT4)).collect();
         for client in &clients {
@@ -565,4 +568,56 @@ rules:
         daemon.wait_log(&["datagrams with PROXY headers from 192.168.77.12, who is not trusted"]);
     });
     assert_eq!(servers[0].seen().len(), 4);
+}
+
+/// A query of www.example.com for HTTPS, and an answer to it with and without ECH, from the vectors.
+fn query_and_answers() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let path = format!("{}/tests/vectors/dns/cloudflare.hex", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let (with, without) = text.trim().split_once('\n').unwrap();
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x41\0\x01".to_vec();
+    (query, from_hex(with), from_hex(without))
+}
+
+/// Over UDP and over TCP, whether a rule has asked what is spoken or the port was enough, and however TCP cuts it.
+#[test]
+fn answers_lose_encrypted_hellos_over_both_transports() {
+    for rule in ["protoL5: dns", "port: 53"] {
+        let Some(lab) = Lab::build_or_skip() else { return };
+        lab.tproxy_after("", "{ tcp, udp }", "53", PORT);
+        let config = format!("{LISTEN}dns: {{stripEch: true}}\nrules: [{{{rule}, action: accept}}]\n");
+        let _daemon = lab.router.run(|| Daemon::start(&config, &[PORT]));
+        let (query, with, without) = query_and_answers();
+        let answer = with.clone();
+        let _over_udp = lab.server.run(|| UdpServer::start(at(SERVER4, 53), move |_| vec![answer.clone()]));
+        let framed = |message: &[u8]| [&(message.len() as u16).to_be_bytes()[..], message].concat();
+        let (asks, answers) = (framed(&query), framed(&with).repeat(2));
+        let len = asks.len();
+        let _over_tcp = lab.server.run(|| {
+            Origin::serve(at(SERVER4, 53), move |mut stream| {
+                stream.set_nodelay(true).unwrap();
+                let mut asked = vec![0; len];
+                if stream.read_exact(&mut asked).is_err() {
+                    return;
+                }
+                for piece in answers.chunks(50) {
+                    stream.write_all(piece).unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            })
+        });
+        lab.client.run(|| {
+            let client = UdpClient::new(CLIENT4);
+            client.send(&at(SERVER4, 53), &query);
+            assert_eq!(client.hear(&at(SERVER4, 53)), without, "{rule}");
+            let mut stream = TcpStream::connect(at(SERVER4, 53)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(&asks[..2]).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            stream.write_all(&asks[2..]).unwrap();
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).unwrap();
+            assert_eq!(heard, framed(&without).repeat(2), "{rule}");
+        });
+    }
 }

@@ -238,7 +238,7 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleSpec> {
 }
 
 fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
-    Ok(match u.int_in_range(0..=15)? {
+    Ok(match u.int_in_range(0..=18)? {
         0 => FieldSpec::Src(terms(u, addr_value)?),
         1 => FieldSpec::Dest(terms(u, addr_value)?),
         2 => FieldSpec::Port(terms(u, port_range)?),
@@ -260,7 +260,7 @@ fn field(u: &mut Unstructured<'_>) -> Result<FieldSpec> {
         14 => FieldSpec::ProtoL7(terms(u, |u| Ok(*u.choose(&[L7::Http, L7::H2, L7::None])?))?),
         15 => FieldSpec::Host(terms(u, name_value)?),
         16 => FieldSpec::Path(terms(u, |u| Ok(PathValue::parse(u.choose(&PATHS)?).unwrap()))?),
-        14 => FieldSpec::Cert(terms(u, cert)?),
+        17 => FieldSpec::Cert(terms(u, cert)?),
         _ => FieldSpec::Dns(terms(u, name_value)?),
     })
 }

@@ -2,10 +2,12 @@
 #![no_main]
 
 use calamary::wire::dns::ech::{MAX_PUBLISHED, published_ech, strip_ech};
+use calamary::wire::dns::stream::AnswerStream;
 use calamary::wire::dns::{is_host_name, parse_answer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
+    as_stream(data);
     let published = published_ech(data);
     assert!(published.len() <= MAX_PUBLISHED);
     assert!(published.iter().flat_map(|p| &p.public_names).all(|name| is_host_name(name)));
@@ -21,6 +23,39 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(parse_answer(&stripped, id, name, 1), parse_answer(data, id, name, 1));
     }
 });
+
+/// The input as a stream, and as one message of a stream.
+fn as_stream(data: &[u8]) {
+    let whole = in_pieces(data, data.len().max(1), true);
+    for size in [1, 3, 100] {
+        assert_eq!(in_pieces(data, size, true), whole, "in pieces of {size}");
+        assert_eq!(in_pieces(data, size, false), data, "left alone, in pieces of {size}");
+    }
+    assert!(whole.len() <= data.len());
+    let framed = |message: &[u8]| {
+        let length = u16::try_from(message.len()).ok()?;
+        Some([&length.to_be_bytes()[..], message].concat())
+    };
+    // A stream lets some messages alone that are changed as a datagram: those of zone transfers.
+    if let Some(before) = framed(data)
+        && let after = in_pieces(&before, 64, true)
+        && after != before
+    {
+        assert_eq!(Some(after), strip_ech(data).and_then(|stripped| framed(&stripped)));
+    }
+}
+
+/// What goes on of a stream that comes in pieces of `size` bytes.
+fn in_pieces(data: &[u8], size: usize, strip: bool) -> Vec<u8> {
+    let mut answers = AnswerStream::new(strip);
+    let mut out = Vec::new();
+    for piece in data.chunks(size) {
+        out.extend(answers.take(piece));
+        assert!(answers.take_published().len() <= MAX_PUBLISHED);
+    }
+    out.extend(answers.end());
+    out
+}
 
 /// A naive reader of messages that follows every pointer. Only for those that the editor has taken for whole.
 struct Reader<'a> {

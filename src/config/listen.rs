@@ -20,8 +20,6 @@ pub(super) struct Ways {
     pub(super) keys: Keys,
     /// The modes, those to come as `None`.
     pub(super) modes: &'static [(&'static str, Option<Mode>)],
-    /// Those of them that carry datagrams, too.
-    pub(super) udp: &'static [&'static str],
     /// Who may send a PROXY header: reads the key `trusted` of a mode.
     pub(super) trusted: fn(Option<&Node>, &str, &mut Report) -> AddrSet,
 }
@@ -33,7 +31,6 @@ pub(super) type UsersOf<'a> = dyn FnMut(Option<&Node>, &str, &mut Report) -> Opt
 pub(super) const WAYS: Ways = Ways {
     keys: Keys::new(&["mode", "ip4", "ip6", "port", "tcp", "udp", "tproxy", "target", "trusted", "users"]),
     modes: MODES,
-    udp: if cfg!(feature = "udp") { &["transparent", "proxyproto", "socks5"] } else { &[] },
     trusted,
 };
 
@@ -110,8 +107,7 @@ fn listener(
     }
     let tcp = flag("tcp", true, report);
     let udp = flag("udp", false, report);
-    if let (true, Some(node), Some(refusal)) = (udp, section.get("udp"), udp_refusal(mode_name, tproxy, ways))
-    {
+    if let (true, Some(node), Some(refusal)) = (udp, section.get("udp"), udp_refusal(mode_name, tproxy)) {
         report.error(node, refusal);
     } else if let (true, false, "socks5") = (udp, tcp, mode_name) {
         report.error(
@@ -219,7 +215,7 @@ fn mode_names(modes: &[(&'static str, Option<Mode>)]) -> Vec<&'static str> {
 }
 
 /// Why `udp: true` cannot be had, if it cannot.
-fn udp_refusal(mode: &str, tproxy: bool, ways: &Ways) -> Option<&'static str> {
+fn udp_refusal(mode: &str, tproxy: bool) -> Option<&'static str> {
     match mode {
         "transparent" if !tproxy => Some(
             "`udp` in mode `transparent` needs `tproxy: true`: a plain redirect loses a datagram's destination",
@@ -229,8 +225,8 @@ fn udp_refusal(mode: &str, tproxy: bool, ways: &Ways) -> Option<&'static str> {
         }
         // A mode that is none is reported already.
         "" => None,
-        mode if ways.udp.contains(&mode) => None,
-        _ => Some("`udp: true` is not part of this build"),
+        _ if cfg!(not(feature = "udp")) => Some("`udp: true` is not part of this build"),
+        _ => None,
     }
 }
 

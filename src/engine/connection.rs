@@ -134,10 +134,14 @@ impl<M: Machine> Connection<M> {
                 self.server = Some(Server::new(addr, stream, trace, ready));
                 return self.connected(tools);
             }
-        } else if ready.read_closed && matches!(self.stage, Stage::Talking(_)) {
+        } else if let Stage::Talking(session) = &self.stage
+            && ready.read_closed
+            && (session.is_idle() || !session.is_bound())
+        {
             // Kept for the client's next request, but it takes none any more.
+            let is_bound = session.is_bound();
             self.server = None;
-            if self.stage.is_bound() {
+            if is_bound {
                 return self.finish(CloseReason::Finished, Wire::Quiet, tools);
             }
         } else if let Some(server) = &mut self.server {
@@ -149,7 +153,7 @@ impl<M: Machine> Connection<M> {
     /// Does what can be done now.
     pub fn go_on(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
-            Stage::Talking(_) => self.listen(tools),
+            Stage::Talking(_) if M::READS => self.listen(tools),
             Stage::Securing(_) => self.shake_hands(tools),
             Stage::SecuringServer(_) if M::INTERCEPTS => self.shake_hands_with_server(tools),
             Stage::Verifying(..) | Stage::Resolving(..) | Stage::Probing(..) => Fate::Stays,
@@ -158,16 +162,18 @@ impl<M: Machine> Connection<M> {
             Stage::Tunnelling(_) => self.tunnel(tools),
             Stage::Exchanging(..) if M::EXCHANGES => self.exchange(tools),
             Stage::Lingering(_) => self.linger(tools),
-            Stage::SecuringServer(_) | Stage::Associated(_) | Stage::Exchanging(..) | Stage::Over => {
-                Fate::Over
-            }
+            Stage::Talking(_)
+            | Stage::SecuringServer(_)
+            | Stage::Associated(_)
+            | Stage::Exchanging(..)
+            | Stage::Over => Fate::Over,
         }
     }
 
     /// The deadline has passed.
     pub fn expired(&mut self, tools: &mut Tools<'_, M>) -> Fate {
         match &mut self.stage {
-            Stage::Talking(session) | Stage::Securing(session) => {
+            Stage::Talking(session) | Stage::Securing(session) if M::READS => {
                 let step = tools.ask(|env| session.deadline(env));
                 self.go_to(step, tools)
             }
@@ -207,7 +213,9 @@ impl<M: Machine> Connection<M> {
                 self.set_deadline(due, tools);
                 Fate::Stays
             }
-            Stage::Verifying(_)
+            Stage::Talking(_)
+            | Stage::Securing(_)
+            | Stage::Verifying(_)
             | Stage::Probing(_)
             | Stage::Associated(_)
             | Stage::Exchanging(_)
@@ -283,7 +291,7 @@ impl<M: Machine> Connection<M> {
             return self.finish(CloseReason::ClientGone, Wire::Reset, tools);
         }
         match step {
-            Step::Read { until } => {
+            Step::Read { until } if M::READS => {
                 self.set_deadline(Some(until), tools);
                 self.stage = Stage::Talking(session);
                 if self.client.ready.readable { Fate::Yields } else { Fate::Stays }
@@ -298,7 +306,7 @@ impl<M: Machine> Connection<M> {
             Step::Dial(addrs) => self.start_dialling(session, addrs, tools),
             Step::Exchange(wanted) if M::EXCHANGES => self.ask_server(session, wanted, tools),
             Step::Associate(wanted) if M::ASSOCIATES => self.associate(session, wanted, tools),
-            Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) | Step::Associate(_) => {
+            Step::Read { .. } | Step::Verify(_) | Step::Probe(_) | Step::Exchange(_) | Step::Associate(_) => {
                 self.finish(CloseReason::BadRequest, Wire::Reset, tools)
             }
             Step::Close(Closing { reason, wire }) => self.finish(reason, wire, tools),

@@ -13,6 +13,9 @@ mod tests;
 
 use crate::wire::tls::ClientHello;
 
+/// The word for DNS.
+pub const DNS: &str = "dns";
+
 /// Which parsers are switched on (`parse.*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsers {
@@ -67,7 +70,7 @@ impl Identity {
             Identity::Tls(_) => "tls",
             Identity::Http { .. } => "http",
             Identity::Quic { .. } => "quic",
-            Identity::Dns { .. } => "dns",
+            Identity::Dns { .. } => DNS,
             Identity::Ntp => "ntp",
             Identity::None => "none",
         }

@@ -1,12 +1,12 @@
 //! Leaf certificates: one for each name, signed when it is first asked for, and kept.
 //!
 //! All have the same key, made when the process starts: a key of its own for each name would protect nobody, as all of them
-//! would lie in the same memory. Signing takes long on a small router, and nobody waits for another's: the cache is locked
-//! only to look and to put. Two that come for the same new name at once may both sign; the later one is kept.
+//! would lie in the same memory. Signing takes long on a small router: the cache is locked only to find a name's place, and
+//! whoever comes for the same new name meanwhile waits for that one signature, which is shorter than one of its own.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::crypto::ring::sign::any_ecdsa_type;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -54,13 +54,13 @@ impl Minter {
     /// There are no random numbers for its serial number.
     pub fn leaf(&self, name: &ServerName<'static>) -> Result<Arc<CertifiedKey>, rustls::Error> {
         let now = time::now().secs;
-        let found = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).find(name, now);
-        if let Some(found) = found {
-            return Ok(found);
+        let place = lock(&self.leaves).place(name, now);
+        let mut leaf = lock(&place);
+        if let Some(leaf) = &*leaf {
+            return Ok(Arc::clone(leaf));
         }
         let made = Arc::new(self.mint(name, now)?);
-        let put = Arc::clone(&made);
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).put(name.clone(), put, now);
+        *leaf = Some(Arc::clone(&made));
         Ok(made)
     }
 
@@ -100,6 +100,13 @@ impl fmt::Debug for Minter {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where a leaf is, or will be.
+type Place = Arc<Mutex<Option<Arc<CertifiedKey>>>>;
+
 /// The leaves of the last names, bounded.
 #[derive(Debug, Default)]
 struct Leaves {
@@ -110,32 +117,34 @@ struct Leaves {
 
 #[derive(Debug)]
 struct Kept {
-    leaf: Arc<CertifiedKey>,
+    leaf: Place,
     signed: i64,
     /// The turn in which it was asked for last.
     used: u32,
 }
 
 impl Leaves {
-    fn find(&mut self, name: &ServerName<'static>, now: i64) -> Option<Arc<CertifiedKey>> {
+    /// The place of a name's leaf, a new one if there is none or that is too old.
+    fn place(&mut self, name: &ServerName<'static>, now: i64) -> Place {
         self.turn = self.turn.wrapping_add(1);
-        let kept = self.by_name.get_mut(name)?;
-        // A clock that was set back has signed for a time to come.
-        let still_good = (kept.signed.saturating_sub(DAY)..=kept.signed.saturating_add(KEPT)).contains(&now);
-        kept.used = self.turn;
-        still_good.then(|| Arc::clone(&kept.leaf))
-    }
-
-    fn put(&mut self, name: ServerName<'static>, leaf: Arc<CertifiedKey>, now: i64) {
-        if self.by_name.len() >= MAX_LEAVES && !self.by_name.contains_key(&name) {
-            // Looking at all of them costs less than the signature before it.
+        if let Some(kept) = self.by_name.get_mut(name) {
+            kept.used = self.turn;
+            // A clock that was set back has signed for a time to come.
+            if (kept.signed.saturating_sub(DAY)..=kept.signed.saturating_add(KEPT)).contains(&now) {
+                return Arc::clone(&kept.leaf);
+            }
+        } else if self.by_name.len() >= MAX_LEAVES {
+            // Looking at all of them costs less than the signature to come.
             let turn = self.turn;
             let oldest = self.by_name.iter().max_by_key(|(_, kept)| turn.wrapping_sub(kept.used));
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 self.by_name.remove(&oldest);
             }
         }
-        self.by_name.insert(name, Kept { leaf, signed: now, used: self.turn });
+        let leaf = Place::default();
+        let kept = Kept { leaf: Arc::clone(&leaf), signed: now, used: self.turn };
+        self.by_name.insert(name.clone(), kept);
+        leaf
     }
 }
 
@@ -204,13 +213,30 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_not_handed_out_for_ever_and_not_before_its_time() {
+    fn who_comes_for_the_same_new_name_gets_the_same_leaf() {
         let (minter, _) = minter();
-        let leaf = minter.leaf(&named("example.com")).unwrap();
-        let mut leaves = Leaves::default();
-        leaves.put(named("example.com"), leaf, 1000 * DAY);
-        let mut check = |day: i64, want: bool| {
-            assert_eq!(leaves.find(&named("example.com"), day * DAY).is_some(), want, "{day}");
+        for round in 0..20 {
+            let name = named(&format!("{round}.example"));
+            let start = std::sync::Barrier::new(8);
+            let leaves: Vec<_> = std::thread::scope(|scope| {
+                let ask = || {
+                    start.wait();
+                    minter.leaf(&name).unwrap()
+                };
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert!(leaves.iter().all(|leaf| Arc::ptr_eq(leaf, &leaves[0])));
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_not_handed_out_for_ever_and_not_before_its_time() {
+        let check = |day: i64, same: bool| {
+            let mut leaves = Leaves::default();
+            let first = leaves.place(&named("example.com"), 1000 * DAY);
+            let next = leaves.place(&named("example.com"), day * DAY);
+            assert_eq!(Arc::ptr_eq(&first, &next), same, "{day}");
         };
         check(1000, true);
         check(1030, true);

@@ -4,10 +4,12 @@
 //! exchange. What a slow sink leaves over is kept here, and the source is not read until it is gone. A direction that has
 //! nothing to do holds no buffer and no pipe.
 
-use std::io;
+use std::{fmt, io};
 
 use super::{End, Loan};
 use crate::sys::splice::Pipe;
+use crate::wire::dns::ech::Published;
+use crate::wire::dns::stream::AnswerStream;
 use crate::wire::http1::{Body, Framing};
 
 /// Bytes moved by copying before a direction counts as bulk and is spliced.
@@ -37,6 +39,32 @@ enum Held {
     Nothing,
     Bytes { buffer: Box<[u8]>, sent: usize },
     Piped { pipe: Pipe, bytes: usize },
+}
+
+/// What reads a nameserver's answers as they pass, and may change them. Programs that never do so do not link it.
+pub trait Answers: fmt::Debug + Send {
+    /// Takes in what was read; gives what goes on.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8>;
+
+    /// Nothing more comes: gives what goes on at the end.
+    fn end(&mut self) -> Vec<u8>;
+
+    /// What was published since this was asked last.
+    fn take_published(&mut self) -> Vec<Published>;
+}
+
+impl Answers for AnswerStream {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        AnswerStream::take(self, bytes)
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        AnswerStream::end(self)
+    }
+
+    fn take_published(&mut self) -> Vec<Published> {
+        AnswerStream::take_published(self)
+    }
 }
 
 /// How a turn ended.
@@ -73,6 +101,8 @@ pub struct Direction {
     run: u32,
     /// Bytes that may still be read of the source.
     allowance: u64,
+    /// What is read is a nameserver's answers, which may be changed.
+    answers: Option<Box<dyn Answers>>,
 }
 
 impl Direction {
@@ -80,7 +110,15 @@ impl Direction {
     pub fn new(framing: Framing) -> Self {
         let body = Body::new(framing);
         let flow = if body.is_done() { Flow::Draining } else { Flow::Open };
-        Direction { flow, held: Held::Nothing, body, delivered: 0, run: 0, allowance: u64::MAX }
+        Direction {
+            flow,
+            held: Held::Nothing,
+            body,
+            delivered: 0,
+            run: 0,
+            allowance: u64::MAX,
+            answers: None,
+        }
     }
 
     /// A direction that moves everything until the source's end.
@@ -108,6 +146,16 @@ impl Direction {
     /// Lets it read so many bytes more and then stop, until it is told again. Without this it reads whatever comes.
     pub fn allow(&mut self, bytes: u64) {
         self.allowance = bytes;
+    }
+
+    /// Reads everything from now on as a nameserver's answers. Before anything is moved, and without a body's framing.
+    pub fn read_answers(&mut self, answers: Box<dyn Answers>) {
+        self.answers = Some(answers);
+    }
+
+    /// That which is read as a nameserver's answers.
+    pub fn answers(&mut self) -> Option<&mut (dyn Answers + 'static)> {
+        self.answers.as_deref_mut()
     }
 
     /// How much of that is left.
@@ -154,7 +202,8 @@ impl Direction {
                 Flow::Open if moved >= BUDGET => return Ok(Turn::Again),
                 Flow::Open => {}
             }
-            let bulk = self.run >= BULK_AFTER && self.body.opaque() >= BULK_LEAST;
+            // Nobody has seen what went through a pipe.
+            let bulk = self.answers.is_none() && self.run >= BULK_AFTER && self.body.opaque() >= BULK_LEAST;
             let read = if bulk && source.stream.is_bare() && sink.stream.is_bare() {
                 self.splice(source, sink, loan)?
             } else {
@@ -228,15 +277,22 @@ impl Direction {
             return Ok(0);
         };
         if n == 0 {
+            if let Some(last) =
+                self.answers.as_mut().map(|answers| answers.end()).filter(|last| !last.is_empty())
+            {
+                self.held = Held::Bytes { buffer: last.into(), sent: 0 };
+            }
             self.end_of_source()?;
             return Ok(0);
         }
         source.was_read(n, most);
         let bytes = loan.scratch.get(..n).unwrap_or_default();
         seen(bytes);
+        let changed = self.answers.as_mut().map(|answers| answers.take(bytes));
+        let bytes = changed.as_deref().unwrap_or(bytes);
         let (bytes, rest) = bytes.split_at(self.admit(bytes)?);
         surplus.extend_from_slice(rest);
-        let sent = if sink.ready.writable {
+        let sent = if sink.ready.writable && !bytes.is_empty() {
             would_block(sink.stream.write(bytes)).map_err(Failed::Sink)?.unwrap_or(0)
         } else {
             0

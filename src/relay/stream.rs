@@ -79,13 +79,14 @@ impl Stream {
 
 #[cfg(feature = "tls")]
 impl Stream {
-    /// Puts TLS on, beginning with bytes that were read already. Nothing is read or written yet, and they are not looked at.
+    /// Puts TLS on, also inside of one that stands, beginning with bytes that were read already. Nothing is read or written yet,
+    /// and they are not looked at.
     ///
     /// # Errors
     /// TLS cannot be had.
     pub fn secure(&mut self, role: &Role, received: &[u8]) -> io::Result<()> {
-        debug_assert!(self.tls.is_none(), "TLS over TLS");
-        self.tls = Some(Box::new(Tls::new(role, received)?));
+        let tls = Tls::new(role, received)?;
+        self.tls = Some(Box::new(tls.inside(self.tls.take())));
         Ok(())
     }
 

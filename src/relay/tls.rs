@@ -64,6 +64,48 @@ pub(super) struct Tls {
     received: usize,
     /// The first of them, which nobody has looked at yet.
     first: Vec<u8>,
+    /// The TLS that this one goes through: that of an `https` listener, around an intercepted connection.
+    around: Option<Box<Tls>>,
+}
+
+/// What TLS goes through.
+struct Carrier<'a> {
+    around: Option<&'a mut Tls>,
+    socket: &'a mut TcpStream,
+}
+
+impl Read for Carrier<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.around {
+            Some(tls) => tls.read(self.socket, buffer),
+            None => self.socket.read(buffer),
+        }
+    }
+}
+
+impl Write for Carrier<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.around {
+            Some(tls) => tls.write(self.socket, bytes),
+            None => self.socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.around {
+            Some(tls) => tls.flush(self.socket),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Carrier<'_> {
+    fn shutdown(&mut self) -> io::Result<()> {
+        match &mut self.around {
+            Some(tls) => tls.shutdown(self.socket),
+            None => self.socket.shutdown(Shutdown::Write),
+        }
+    }
 }
 
 impl Tls {
@@ -80,7 +122,16 @@ impl Tls {
             }
         };
         connection.set_buffer_limit(Some(MAX_UNSENT));
-        Ok(Tls { connection, sending: Sending::Open, received: 0, first: first.to_vec() })
+        Ok(Tls { connection, sending: Sending::Open, received: 0, first: first.to_vec(), around: None })
+    }
+
+    /// Goes through `around` from now on.
+    pub fn inside(self, around: Option<Box<Tls>>) -> Self {
+        Tls { around, ..self }
+    }
+
+    fn carrier<'a>(&'a mut self, socket: &'a mut TcpStream) -> Carrier<'a> {
+        Carrier { around: self.around.as_deref_mut(), socket }
     }
 
     /// Takes in what was read: the handshake, and at its end perhaps a little more.
@@ -109,7 +160,7 @@ impl Tls {
             if !self.connection.is_handshaking() {
                 return Ok(true);
             }
-            let n = socket.read(&mut buffer)?;
+            let n = self.carrier(socket).read(&mut buffer)?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -149,7 +200,7 @@ impl Tls {
     fn receive(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         let ciphertext = (buffer.len() / CIPHERTEXT_PART).max(1);
         let (plain, cipher) = buffer.split_at_mut(buffer.len().saturating_sub(ciphertext));
-        let n = socket.read(cipher)?;
+        let n = self.carrier(socket).read(cipher)?;
         if n == 0 {
             // rustls, too, must know the end.
             self.connection.read_tls(&mut io::empty())?;
@@ -184,21 +235,24 @@ impl Tls {
 
     /// Whether something is still to be sent.
     pub fn holds(&self) -> bool {
-        self.connection.wants_write() || self.sending == Sending::Closing
+        self.connection.wants_write()
+            || self.sending == Sending::Closing
+            || self.around.as_ref().is_some_and(|around| around.holds())
     }
 
     /// Sends what is to be sent.
     pub fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        let mut carrier = Carrier { around: self.around.as_deref_mut(), socket };
         while self.connection.wants_write() {
-            if self.connection.write_tls(socket)? == 0 {
+            if self.connection.write_tls(&mut carrier)? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
         if self.sending == Sending::Closing {
             self.sending = Sending::Closed;
-            socket.shutdown(Shutdown::Write)?;
+            carrier.shutdown()?;
         }
-        Ok(())
+        carrier.flush()
     }
 
     /// close_notify, then FIN.

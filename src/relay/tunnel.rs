@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::direction::{Direction, Failed, Turn};
+use super::direction::{Answers, Direction, Failed, Turn};
 use super::{Broken, End, Loan, Side};
 
 /// How a turn of a tunnel ended.
@@ -22,6 +22,9 @@ pub enum Progress {
     /// One side broke; the other must learn it.
     Broken(Broken),
 }
+
+/// Is shown what the client sends, and says how the server's answers to that are to be read, if at all.
+pub type Look<'a> = dyn FnMut(&[u8]) -> Option<Box<dyn Answers>> + 'a;
 
 /// Both directions of one connection.
 #[derive(Debug)]
@@ -46,16 +49,30 @@ impl Tunnel {
         tunnel
     }
 
-    /// Moves what can be moved, both ways. `seen` is shown copied pieces from the client.
+    /// Reads what the server says as a nameserver's answers. Before it has said anything.
+    pub fn read_answers(&mut self, answers: Box<dyn Answers>) {
+        self.down.read_answers(answers);
+    }
+
+    /// The server's side, where that is read as a nameserver's answers.
+    pub fn answers(&mut self) -> Option<&mut (dyn Answers + 'static)> {
+        self.down.answers()
+    }
+
+    /// Moves what can be moved, both ways. `seen` is shown copied pieces from the client before the server gets them, and says
+    /// if the server's side is to be [read](Self::read_answers).
     pub fn pump(
         &mut self,
         client: &mut End,
         server: &mut End,
         loan: &mut Loan,
-        seen: &mut dyn FnMut(&[u8]),
+        seen: &mut Look<'_>,
     ) -> Progress {
         let before = self.up.delivered() + self.down.delivered();
-        let up = turn(&mut self.up, client, server, self.down.is_done(), loan, seen);
+        let mut answers = None;
+        let look = &mut |bytes: &[u8]| answers = answers.take().or_else(|| seen(bytes));
+        let up = turn(&mut self.up, client, server, self.down.is_done(), loan, look);
+        answers.into_iter().for_each(|answers| self.read_answers(answers));
         if matches!(up, Err(Failed::Sink(_))) {
             // A server that no longer listens may have said why (RFC 9112 §9.6): its last words go first.
             server.ready.readable = true;

@@ -29,7 +29,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
     /// What is kept of it for the log while bytes are relayed.
     type Record: Record<Self>;
 
-    /// Whether it ever answers [`Step::Exchange`]. The code for that is left out of a program whose machine does not.
+    /// Whether it ever looks at what clients send, be it only at a PROXY header, and answers [`Step::Read`]. The code for that
+    /// is left out of a program whose machine does not.
+    const READS: bool = true;
+
+    /// Whether it ever answers [`Step::Exchange`]; likewise.
     const EXCHANGES: bool;
 
     /// Whether it ever answers [`Step::Verify`]; likewise.
@@ -94,7 +98,8 @@ pub trait Machine: Debug + Send + Sized + 'static {
         Vec::new()
     }
 
-    /// What the server is to be sent before the client's bytes. It is none of them and not counted.
+    /// What the server is to be sent before the client's bytes, and before each of its datagrams, as the server sends it before
+    /// each answer. It is none of them and not counted.
     fn take_greeting(&mut self) -> Vec<u8> {
         Vec::new()
     }
@@ -163,6 +168,11 @@ pub trait Machine: Debug + Send + Sized + 'static {
         None
     }
 
+    /// Whether Encrypted ClientHello is cut out of the answers of DNS that this client gets over a stream.
+    fn strips_ech(&self) -> bool {
+        false
+    }
+
     /// What `client` is to be told instead of `answer`, a message of DNS that it has asked for, if not that.
     fn dns_answer(
         _plan: &Self::Plan,
@@ -217,12 +227,13 @@ pub trait Machine: Debug + Send + Sized + 'static {
         None
     }
 
-    /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time.
+    /// Whether what was accepted is looked at again each minute while it is relayed, as it hangs on the time
+    /// or on its server.
     fn is_reviewed(&self) -> bool {
         false
     }
 
-    /// Looks at the time: why the session must end, if it must.
+    /// Looks at that: why the session must end, if it must.
     fn review(&mut self, _env: &mut Env<'_, Self>) -> Option<CloseReason> {
         None
     }
@@ -284,6 +295,11 @@ pub trait Record<M: Machine>: Debug + Default + Send {
     /// What is spoken there.
     fn protocol(&self) -> Option<Field<'_>> {
         None
+    }
+
+    /// Whether that is DNS.
+    fn speaks_dns(&self) -> bool {
+        false
     }
 
     /// The name as sent.

@@ -8,10 +8,13 @@
 //! A client can begin a QUIC connection in a flow that was let in for another one, or for something else, which a server of
 //! QUIC ignores. That is decided by itself, before the server hears of it.
 
+mod act;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::act::{Act, Answer};
 use super::budget::Charge;
 use super::held::{self, Held};
 use super::{CloseReason, Env, Machine, Record, Step};
@@ -32,36 +35,6 @@ const DNS_ANSWERED: Duration = Duration::from_secs(1);
 
 /// How long the packets with which a QUIC connection began may come again: longer, and no handshake is alive.
 const RETRANSMITTED: Duration = Duration::from_secs(10);
-
-/// What is to be done with a flow.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing, until more comes or [`Flow::due`] has passed.
-    Wait,
-    /// The datagram that has just come goes on to the server.
-    Pass,
-    /// These go on to the server, in this order.
-    Send(Vec<Vec<u8>>),
-    /// Find the addresses of a name.
-    Resolve(Box<str>),
-    /// Take a socket to the first of these addresses that can be had, then say [`Flow::connected`].
-    Connect(Vec<SocketAddr>),
-    /// The flow is over.
-    End(CloseReason),
-    /// The flow is over before it was let in. Its client is told so, if it understands anything.
-    Refuse(CloseReason, Option<Vec<u8>>),
-}
-
-/// What becomes of a server's datagram.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Its client gets it.
-    Same,
-    /// Its client gets this in its place.
-    Other(Vec<u8>),
-    /// Nobody gets it: the rule that let the flow in allows no more bytes now.
-    Lost,
-}
 
 /// What of a flow is looked at after it was let in.
 #[derive(Debug)]
@@ -92,6 +65,8 @@ pub struct Flow<M: Machine> {
     wish: Wish,
     deciding: Option<Deciding<M>>,
     open: Option<Open<M>>,
+    /// What is to stand before each datagram to the server.
+    greeting: Vec<u8>,
     /// It ends after so much silence, at the latest.
     idle_at_most: Duration,
     due: Option<Instant>,
@@ -152,7 +127,8 @@ impl<M: Machine> Flow<M> {
     ) -> (Self, Act) {
         let listener = Arc::clone(listener);
         let (deciding, open, idle_at_most, due) = (None, None, Duration::MAX, None);
-        let mut flow = Flow { listener, client, user, wish, deciding, open, idle_at_most, due };
+        let greeting = Vec::new();
+        let mut flow = Flow { listener, client, user, wish, deciding, open, greeting, idle_at_most, due };
         let act = flow.decide(ours, datagram, env);
         (flow, act)
     }
@@ -176,6 +152,11 @@ impl<M: Machine> Flow<M> {
         self.deciding.as_ref().map(|deciding| &*deciding.session)
     }
 
+    /// What stands before each datagram to and from the server, as soon as that is known.
+    pub fn take_greeting(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.greeting)
+    }
+
     /// Whether its datagrams go both ways.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -195,7 +176,7 @@ impl<M: Machine> Flow<M> {
             if !open.may_move(Way::Up, datagram.len(), env.now) {
                 return Act::Wait;
             }
-            if !open.begins_anew(datagram, another, record, metrics, env.now) {
+            if !M::READS || !open.begins_anew(datagram, another, record, metrics, env.now) {
                 return Act::Pass;
             }
             if self.deciding.is_none() {
@@ -215,7 +196,7 @@ impl<M: Machine> Flow<M> {
             return Answer::Lost;
         }
         let (mut idle, mut other) = (open.idle, None);
-        if let Kind::Dns { unanswered } = &mut open.kind {
+        if let (true, Kind::Dns { unanswered }) = (M::READS, &mut open.kind) {
             *unanswered = unanswered.saturating_sub(1);
             if *unanswered == 0 {
                 idle = idle.min(DNS_ANSWERED);
@@ -251,14 +232,17 @@ impl<M: Machine> Flow<M> {
             Step::Tunnel { .. } => {
                 record.take_in(&deciding.session);
                 self.over(env);
-                let remembers = deciding.held.affords(deciding.session.kept(), env);
+                self.greeting = deciding.session.take_greeting();
+                let remembers = M::READS && deciding.held.affords(deciding.session.kept(), env);
                 let watch = deciding.session.watch(env);
                 let (mut held, charge) = deciding.held.into_parts();
                 let mut open = Open::new(deciding.session, watch, charge, env);
                 open.idle = open.idle.min(self.idle_at_most);
                 // What began another connection while this one waited is lost, as on any link. It is looked at when it comes again.
-                held.retain(|datagram| !open.begins_anew(datagram, false, record, metrics, env.now));
-                if let (false, Kind::Quic { first, .. }) = (remembers, &mut open.kind) {
+                held.retain(|datagram| {
+                    !M::READS || !open.begins_anew(datagram, false, record, metrics, env.now)
+                });
+                if let (true, false, Kind::Quic { first, .. }) = (M::READS, remembers, &mut open.kind) {
                     *first = None;
                 }
                 self.due = env.now.checked_add(open.idle);
@@ -295,7 +279,7 @@ impl<M: Machine> Flow<M> {
     pub fn expired(&mut self, env: &mut Env<'_, M>) -> Act {
         let is_late = |deciding: &mut Deciding<M>| deciding.until.is_none_or(|until| until <= env.now);
         if let Some(mut deciding) = self.deciding.take_if(is_late) {
-            let step = if deciding.reads {
+            let step = if M::READS && deciding.reads {
                 deciding.session.deadline(env)
             } else {
                 deciding.session.resolved(Err(ResolveError::Failed), env)
@@ -328,8 +312,8 @@ impl<M: Machine> Flow<M> {
 
     /// The flow ends, for whatever reason.
     pub fn over(&mut self, env: &Env<'_, M>) {
-        if let (Some(Open { kind: Kind::Quic { .. }, idle, .. }), Wish::Address(dest)) =
-            (&self.open, &self.wish)
+        if let (true, Some(Open { kind: Kind::Quic { .. }, idle, .. }), Wish::Address(dest)) =
+            (M::READS, &self.open, &self.wish)
         {
             env.memory.left(self.client.ip(), *dest, env.now, *idle);
         }
@@ -344,7 +328,7 @@ impl<M: Machine> Flow<M> {
         }
         let wish = self.wish.clone();
         let step = if ours { session.comes_back(wish, env) } else { session.start(wish, env) };
-        let reads = matches!(step, Step::Read { .. });
+        let reads = M::READS && matches!(step, Step::Read { .. });
         let mut deciding = Deciding { session, reads, until: None, held: Held::default() };
         if reads {
             return self.hold(deciding, datagram, env);
@@ -356,8 +340,8 @@ impl<M: Machine> Flow<M> {
 
     /// Keeps a datagram, and lets the session see it if it wants to.
     fn hold(&mut self, mut deciding: Deciding<M>, datagram: &[u8], env: &mut Env<'_, M>) -> Act {
-        let kept = deciding.held.push(datagram, env);
-        if !deciding.reads {
+        let kept = M::READS && deciding.held.push(datagram, env);
+        if !M::READS || !deciding.reads {
             // What finds no room is lost, as on any link.
             self.deciding = Some(deciding);
             return Act::Wait;
@@ -379,11 +363,11 @@ impl<M: Machine> Flow<M> {
     fn take(&mut self, mut deciding: Deciding<M>, step: Step) -> Act {
         (deciding.reads, deciding.until) = (false, None);
         let act = match step {
-            Step::Read { until } => {
+            Step::Read { until } if M::READS => {
                 (deciding.reads, deciding.until) = (true, Some(until));
                 Act::Wait
             }
-            Step::Resolve(name) => Act::Resolve(name),
+            Step::Resolve(name) if M::RESOLVES => Act::Resolve(name),
             Step::Dial(addrs) => Act::Connect(addrs),
             Step::Close(closing) => {
                 let refused = matches!(
@@ -396,7 +380,9 @@ impl<M: Machine> Flow<M> {
                 return Act::Refuse(closing.reason, words);
             }
             // Nothing of that can be done with datagrams.
-            Step::Secure(_)
+            Step::Read { .. }
+            | Step::Resolve(_)
+            | Step::Secure(_)
             | Step::SecureServer(_)
             | Step::Verify(_)
             | Step::Probe(_)
@@ -418,6 +404,7 @@ impl<M: Machine> Open<M> {
         let udp_idle = (*plan).as_ref().timeouts.udp_idle;
         let quic = matches!(watch, Watch::Dns { quic: true } | Watch::Other | Watch::Quic(_));
         let kind = match watch {
+            _ if !M::READS => Kind::Plain,
             Watch::Nothing | Watch::Other => Kind::Plain,
             Watch::Unseen(identifier) => Kind::Unseen(identifier),
             Watch::Dns { .. } => Kind::Dns { unanswered: 0 },
@@ -433,7 +420,7 @@ impl<M: Machine> Open<M> {
     /// Whether so many bytes may go this way now. What goes beyond a rate is lost: those who send datagrams slow down then.
     fn may_move(&self, way: Way, bytes: usize, now: Instant) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.share.as_ref().is_none_or(|share| share.spend_in_time(way, bytes, now))
+        !M::TIES || self.share.as_ref().is_none_or(|share| share.spend_in_time(way, bytes, now))
     }
 
     /// Looks at a datagram of the client: whether the rules must be asked about it first. `another`: they are being asked

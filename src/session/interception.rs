@@ -101,7 +101,8 @@ impl Session {
         let offered = self.identity.as_ref().and_then(Identity::hello).map(|hello| &*hello.alpn);
         let offered = offered.unwrap_or_default();
         let mut passed_on: Vec<Vec<u8>> =
-            offered.iter().take(MAX_ALPN).map(|protocol| protocol.to_vec()).collect();
+            // An empty one is nobody's (RFC 7301 §3.1), and rustls would send it as it is.
+            offered.iter().filter(|protocol| !protocol.is_empty()).take(MAX_ALPN).map(|protocol| protocol.to_vec()).collect();
         if passed_on.iter().any(|protocol| protocol == HTTP_2) && self.may_carry(L7::H2, env).is_err() {
             passed_on.retain(|protocol| protocol != HTTP_2);
             if passed_on.is_empty() {

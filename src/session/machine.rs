@@ -163,6 +163,10 @@ impl Machine for Session {
         self.identity.is_none().then_some(self.plan.parsers)
     }
 
+    fn strips_ech(&self) -> bool {
+        self.plan.strip_ech
+    }
+
     fn start(&mut self, wish: Wish, env: &mut Env<'_>) -> Step {
         match self.mode {
             // Each flow brings its destination, however that was learned.

@@ -112,7 +112,7 @@ impl Memory {
     }
 
     /// `client` was told of servers that take an encrypted ClientHello under these names.
-    pub(super) fn published(&self, client: IpAddr, records: &[Published], now: Instant) {
+    pub(crate) fn published(&self, client: IpAddr, records: &[Published], now: Instant) {
         if records.is_empty() {
             return;
         }

@@ -211,6 +211,10 @@ impl Record<Session> for Kept {
         self.protocol.map(|protocol| ("proto", protocol.into()))
     }
 
+    fn speaks_dns(&self) -> bool {
+        self.protocol == Some(crate::identify::DNS)
+    }
+
     fn name(&self) -> Option<Field<'_>> {
         self.name.as_deref().map(|name| ("name", Value::Bytes(name)))
     }

@@ -8,7 +8,7 @@ use super::state::State;
 use super::surroundings::decide;
 use super::{CloseReason, Closing, Env, Exchange, Machine, Step, Wire};
 use crate::accept::{self, Wish};
-use crate::decide::facts::{Known, L5, L7};
+use crate::decide::facts::{Facts, Known, L5, L7};
 use crate::decide::request::normalise_path;
 use crate::decide::{Action, Decision, Verdict, name};
 use crate::wire::http1::{self, Framing, HeadEnd, Host, Reject, Request, Target};
@@ -21,7 +21,8 @@ impl Session {
         self.waiting_since = env.now;
         (self.share, self.refused) = (None, None);
         if let Some(facts) = self.outside_facts() {
-            self.facts = facts;
+            // What was true when the connection began is true no longer.
+            self.facts = Facts { time: Known::Unknown, ..facts };
             return;
         }
         self.facts = facts_of(self.client);

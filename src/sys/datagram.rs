@@ -238,10 +238,12 @@ pub struct Sent {
     pub error: Option<io::Error>,
 }
 
-/// Sends datagrams to `to`, or to whom the socket is connected. What finds no room is lost, as on any link: nobody waits.
+/// Sends datagrams to `to`, or to whom the socket is connected, each with `header` before it, which is not counted. What finds
+/// no room is lost, as on any link: nobody waits.
 pub fn send<'a>(
     socket: &impl AsRawFd,
     to: Option<SocketAddr>,
+    header: &[u8],
     datagrams: impl IntoIterator<Item = &'a [u8]>,
 ) -> Sent {
     let name = to.map(RawAddr::new);
@@ -258,7 +260,7 @@ pub fn send<'a>(
         // An ICMP error that came for an earlier datagram is reported once, and keeps this one back.
         let mut retried = false;
         while let Some((_, others)) = rest.split_first() {
-            match send_batch(socket, name.as_ref(), rest) {
+            match send_batch(socket, name.as_ref(), header, rest) {
                 Ok(n @ 1..) => {
                     let (gone, left) = rest.split_at(n.min(rest.len()));
                     sent.bytes += gone.iter().map(|datagram| datagram.len() as u64).sum::<u64>();
@@ -283,23 +285,29 @@ pub fn send<'a>(
 }
 
 /// As many of at most [`BATCH`] datagrams as go out at once.
-fn send_batch(socket: &impl AsRawFd, to: Option<&RawAddr>, datagrams: &[&[u8]]) -> io::Result<usize> {
+fn send_batch(
+    socket: &impl AsRawFd,
+    to: Option<&RawAddr>,
+    header: &[u8],
+    datagrams: &[&[u8]],
+) -> io::Result<usize> {
     // SAFETY: mmsghdr and iovec are plain data for which all zeroes is a value.
-    let (mut messages, mut slots): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
+    let (mut messages, mut slots): ([libc::mmsghdr; BATCH], [[libc::iovec; 2]; BATCH]) =
         unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
     for ((message, slot), datagram) in messages.iter_mut().zip(&mut slots).zip(datagrams) {
-        *slot = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+        *slot = [header, datagram]
+            .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
         let message = &mut message.msg_hdr;
         if let Some(to) = to {
             message.msg_name = (&raw const to.storage).cast_mut().cast();
             message.msg_namelen = to.len;
         }
-        message.msg_iov = slot;
-        message.msg_iovlen = 1;
+        message.msg_iov = slot.as_mut_ptr();
+        message.msg_iovlen = 2;
         count += 1;
     }
-    // SAFETY: `count` of the messages point to a datagram and perhaps a name, with their true sizes, which outlive the call;
+    // SAFETY: `count` of the messages point to a header, a datagram and perhaps a name, with their true sizes, which outlive the call;
     // the kernel only reads them.
     let sent = cvt(unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) })?;
     Ok(usize::try_from(sent).unwrap_or_default())
@@ -355,7 +363,7 @@ mod tests {
         let (server, client) = (local(), local());
         server.set_nonblocking(true).unwrap();
         let datagrams: Vec<Vec<u8>> = (0..BATCH as u8 + 3).map(|n| vec![n; 3]).collect();
-        let sent = send(&client, server.local_addr().ok(), datagrams.iter().map(Vec::as_slice));
+        let sent = send(&client, server.local_addr().ok(), &[], datagrams.iter().map(Vec::as_slice));
         assert_eq!(sent.bytes, 3 * datagrams.len() as u64);
         let mut batch = Batch::new();
         let mut seen = Vec::new();
@@ -375,10 +383,10 @@ mod tests {
         client.connect(addr).unwrap();
         drop(server);
         let lost: [&[u8]; 1] = [b"lost"];
-        assert_eq!(send(&client, None, lost).bytes, 4);
+        assert_eq!(send(&client, None, &[], lost).bytes, 4);
         let server = UdpSocket::bind(addr).unwrap();
         let datagrams: [&[u8]; 2] = [b"a", b"b"];
-        let sent = send(&client, None, datagrams);
+        let sent = send(&client, None, &[], datagrams);
         assert_eq!(sent.error.map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
         server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut buffer = [0; 8];

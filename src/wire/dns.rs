@@ -1,10 +1,11 @@
 //! DNS messages (RFC 1035): what the identification and a stub resolver need.
 //!
 //! Reads a query's first question; writes queries for addresses and reads their answers, aliases followed; cuts
-//! Encrypted ClientHello out of answers that pass ([`ech`]). It is no general DNS library: other record types are passed
+//! Encrypted ClientHello out of answers that pass ([`ech`], over TCP [`stream`]). It is no general DNS library: other record types are passed
 //! over, nothing is validated by DNSSEC.
 
 pub mod ech;
+pub mod stream;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,6 +27,9 @@ const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
 const TYPE_OPT: u16 = 41;
 const CLASS_IN: u16 = 1;
+/// Zone transfers: data for another server, not answers.
+const QTYPE_IXFR: u16 = 251;
+const QTYPE_AXFR: u16 = 252;
 
 /// Bytes of the header (RFC 1035 §4.1.1); no name begins before.
 const HEADER_LEN: usize = 12;

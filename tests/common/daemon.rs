@@ -10,6 +10,9 @@ use super::{PATIENCE, TempDir, process, wait_for, wait_for_at_most};
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_calamary");
 pub const REDIRECTOR: &str = env!("CARGO_BIN_EXE_calamary-redirector");
 
+/// So many looks at a number in a row find it the same when it is steady.
+const STEADY_LOOKS: u32 = 30;
+
 /// A running daemon. Dropping it kills it, and fails the test if its log holds panic text.
 pub struct Daemon {
     child: Child,
@@ -212,6 +215,17 @@ impl Daemon {
     /// Open descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Open descriptors, as soon as they stay the same for a while: a program that listens may still be starting threads.
+    pub fn steady_descriptors(&self) -> usize {
+        let (mut before, mut same) = (self.descriptors(), 0);
+        wait_for("a steady number of descriptors", || {
+            let now = self.descriptors();
+            same = if now == before { same + 1 } else { 0 };
+            before = now;
+            (same == STEADY_LOOKS).then_some(now)
+        })
     }
 
     /// Resident memory in KiB, to the page: what /proc/PID/status says is off by some pages for each core.

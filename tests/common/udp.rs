@@ -118,8 +118,13 @@ impl UdpClient {
 pub fn quic_flow(name: &str) -> Vec<Vec<u8>> {
     let path = format!("{}/tests/vectors/quic/{name}.hex", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(from_hex).collect()
+}
+
+/// Bytes as the vectors hold them.
+pub fn from_hex(line: &str) -> Vec<u8> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    text.lines().map(|line| line.trim().as_bytes().chunks_exact(2).map(byte).collect()).collect()
+    line.trim().as_bytes().chunks_exact(2).map(byte).collect()
 }
 
 /// Whether this is a Version Negotiation packet to the client that sent `initial`, offering nothing that exists.

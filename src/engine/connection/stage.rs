@@ -83,11 +83,6 @@ impl<M: Machine> Stage<M> {
         }
     }
 
-    /// Whether the session waits for bytes for a server that cannot be replaced.
-    pub fn is_bound(&self) -> bool {
-        matches!(self, Stage::Talking(session) if session.is_bound())
-    }
-
     /// Takes the check that is under way: the stage is then over.
     pub fn take_verifying(&mut self) -> Option<Verifying<M>> {
         match std::mem::replace(self, Stage::Over) {

@@ -8,10 +8,13 @@ use super::ties::{self, Pacing};
 use crate::engine::reporter::Life;
 use crate::engine::tools::Tools;
 use crate::identify::Parsers;
+use crate::metrics::Metrics;
+use crate::relay::direction::Answers;
 use crate::relay::tunnel::{Progress, Tunnel};
 use crate::relay::{Broken, End, Loan, Side};
 use crate::session::{CloseReason, Machine, Record};
 use crate::sys::socket;
+use crate::wire::dns::stream::AnswerStream;
 
 /// A tunnel that lives this long gets keepalive probes; short ones are spared the system calls.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -19,6 +22,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// First keepalive probe after this much silence, and the time between probes, in seconds.
 const KEEPALIVE_IDLE_SECS: u16 = 300;
 const KEEPALIVE_INTERVAL_SECS: u16 = 30;
+
+/// Bytes of a client that are looked at in passing at most: those of the longest query, and of most hellos.
+const GLIMPSE: usize = 2048;
 
 /// A tunnel and its times.
 #[derive(Debug)]
@@ -33,8 +39,17 @@ pub(super) struct Tunnelling<M> {
     idle: Duration,
     half_closed: Duration,
     /// Nobody has looked at the client's bytes: look in passing, with these parsers.
-    unseen: Option<Parsers>,
+    unseen: Option<Unseen>,
+    /// Whether answers of DNS are stripped.
+    strip_ech: bool,
     keepalive: bool,
+}
+
+/// A client's first bytes, until enough of them have come.
+#[derive(Debug)]
+struct Unseen {
+    parsers: Parsers,
+    bytes: Vec<u8>,
 }
 
 /// What binds a tunnel to the rule that let it in.
@@ -73,19 +88,24 @@ impl<M: Machine> Tunnelling<M> {
     pub fn new(session: Box<M>, before: Before, life: &mut Life<M>, tools: &Tools<'_, M>) -> Self {
         let Before { to_server, to_client, pacing } = before;
         let timeouts = session.service().timeouts;
-        let unseen = session.unseen().filter(|&parsers| {
-            to_server.is_empty() || !life.record.glimpse(parsers, &to_server, &tools.shared.metrics)
-        });
+        let (strip_ech, metrics) = (session.strips_ech(), &tools.shared.metrics);
+        let unseen = session.unseen().map(|parsers| Unseen { parsers, bytes: Vec::new() });
+        let unseen = unseen.and_then(|unseen| unseen.look(&to_server, life, metrics));
+        let mut tunnel = Tunnel::going_on(to_server, to_client);
+        if M::READS && life.record.speaks_dns() {
+            tunnel.read_answers(Box::new(AnswerStream::new(strip_ech)));
+        }
         let idle = timeouts.idle;
         let ties = if M::TIES { Ties::of(session, pacing, tools) } else { None };
         Tunnelling {
-            tunnel: Tunnel::going_on(to_server, to_client),
+            tunnel,
             ties,
             last: tools.now,
             due: tools.now.checked_add(idle.min(KEEPALIVE_AFTER)),
             idle,
             half_closed: timeouts.half_closed,
             unseen,
+            strip_ech,
             keepalive: false,
         }
     }
@@ -125,13 +145,17 @@ impl<M: Machine> Tunnelling<M> {
         given.into_iter().for_each(|given| self.tunnel.allow(given));
         let before = self.tunnel.delivered();
         let was_half_closed = self.tunnel.is_half_closed();
-        let mut seen = None;
-        let unseen = &mut self.unseen;
+        let (unseen, strip_ech, metrics) = (&mut self.unseen, self.strip_ech, &tools.shared.metrics);
         let progress = self.tunnel.pump(client, server, tools.loan, &mut |bytes| {
-            if let Some(parsers) = unseen.take() {
-                seen = Some((parsers, bytes.to_vec()));
-            }
+            *unseen = unseen.take()?.look(bytes, life, metrics);
+            (M::READS && life.record.speaks_dns())
+                .then(|| Box::new(AnswerStream::new(strip_ech)) as Box<dyn Answers>)
         });
+        if M::READS
+            && let Some(answers) = self.tunnel.answers()
+        {
+            tools.shared.memory.published(life.client.ip(), &answers.take_published(), tools.now);
+        }
         if let Some(given) = given
             && let Some(pacing) = self.ties.as_mut().and_then(|ties| ties.pacing.as_mut())
         {
@@ -147,9 +171,6 @@ impl<M: Machine> Tunnelling<M> {
             self.due = tools.now.checked_add(self.half_closed);
         }
         life.moved(before, after, &tools.shared.metrics);
-        if let Some((parsers, bytes)) = seen {
-            life.record.glimpse(parsers, &bytes, &tools.shared.metrics);
-        }
         match progress {
             Progress::Wait { .. } => Turn::Wait,
             Progress::Again => Turn::Again,
@@ -189,6 +210,16 @@ impl<M: Machine> Tunnelling<M> {
     /// Gives back what was borrowed.
     pub fn close(&mut self, loan: &mut Loan) {
         self.tunnel.close(loan);
+    }
+}
+
+impl Unseen {
+    /// Looks at what has come, with what follows; nothing is left of it if that was enough.
+    fn look<M: Machine>(mut self, bytes: &[u8], life: &mut Life<M>, metrics: &Metrics) -> Option<Self> {
+        let room = GLIMPSE.saturating_sub(self.bytes.len());
+        self.bytes.extend(bytes.iter().take(room));
+        let seen = !self.bytes.is_empty() && life.record.glimpse(self.parsers, &self.bytes, metrics);
+        (!seen && self.bytes.len() < GLIMPSE).then_some(self)
     }
 }
 

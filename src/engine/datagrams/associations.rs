@@ -176,9 +176,7 @@ impl Associations {
             Err(Wish::Name { host, port }) => socks5::datagram_header_of_name(host, *port),
             Err(Wish::Lost) => return 0,
         };
-        let wrapped: Vec<Vec<u8>> = datagrams.map(|payload| [&header, payload].concat()).collect();
-        let sent = datagram::send(&association.socket, Some(client), wrapped.iter().map(Vec::as_slice));
-        sent.bytes.saturating_sub(header.len().saturating_mul(wrapped.len()) as u64)
+        datagram::send(&association.socket, Some(client), &header, datagrams).bytes
     }
 }
 

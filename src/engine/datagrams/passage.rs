@@ -60,6 +60,8 @@ pub(in crate::engine) struct Passage<M: Machine> {
 struct Server {
     addr: SocketAddr,
     socket: UdpSocket,
+    /// What stands before each datagram there, and before each answer.
+    greeting: Vec<u8>,
     /// Whether the server has said something.
     heard: bool,
     trace: Trace,
@@ -119,10 +121,10 @@ impl<M: Machine> Passage<M> {
     ) -> Fate {
         let Key { client, wish, via } = self.key.clone();
         let user = match via {
-            Via::Association(membership) => {
+            Via::Association(membership) if M::ASSOCIATES => {
                 tools.associations.get(membership.place).and_then(|association| association.user.clone())
             }
-            Via::Firewall | Via::Peer(_) => None,
+            Via::Firewall | Via::Peer(_) | Via::Association(_) => None,
         };
         let (flow, act) = tools.env(|env| Flow::begin(listener, client, user, wish, ours, datagram, env));
         self.flow = Some(flow);
@@ -173,7 +175,8 @@ impl<M: Machine> Passage<M> {
                 }
             };
             server.heard = true;
-            let answers = batch.arrivals().map(|arrival| arrival.bytes);
+            let greeting = server.greeting.as_slice();
+            let answers = batch.arrivals().filter_map(|arrival| arrival.bytes.strip_prefix(greeting));
             let become_of: Vec<Answer> =
                 answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
             let answers = answers.zip(&become_of).filter_map(|(answer, becomes)| match becomes {
@@ -182,7 +185,7 @@ impl<M: Machine> Passage<M> {
                 Answer::Lost => None,
             });
             let from = Some(server.addr);
-            match self.back.send(&self.key, from, answers, tools.associations, gear, tools.now) {
+            match self.back.send::<M>(&self.key, from, answers, tools.associations, gear, tools.now) {
                 Ok(sent) => self.life.moved((0, 0), (0, sent), &tools.shared.metrics),
                 Err(error) => cannot_answer(&self.key, &error, tools),
             }
@@ -245,11 +248,14 @@ impl<M: Machine> Passage<M> {
                 // What passes is with the caller.
                 Act::Wait | Act::Pass => return Fate::Stays,
                 Act::Send(held) => {
+                    if let Some(server) = &mut self.server {
+                        server.greeting = flow.take_greeting();
+                    }
                     let held: Vec<&[u8]> = held.iter().map(Vec::as_slice).collect();
                     self.send(&held, tools);
                     return Fate::Stays;
                 }
-                Act::Resolve(name) => {
+                Act::Resolve(name) if M::RESOLVES => {
                     let Some(session) = flow.session() else { return Fate::Stays };
                     match resolve(&name, session, tools) {
                         Begun::Answered(result) => tools.env(|env| flow.resolved(result, env)),
@@ -260,6 +266,7 @@ impl<M: Machine> Passage<M> {
                         }
                     }
                 }
+                Act::Resolve(_) => Act::Wait,
                 Act::Connect(addrs) => self.connect(&addrs, tools),
                 Act::End(reason) => return self.end(reason, tools),
                 Act::Refuse(reason, words) => {
@@ -268,7 +275,7 @@ impl<M: Machine> Passage<M> {
                         let words = std::iter::once(&*words);
                         let now = tools.now;
                         if let Err(error) =
-                            self.back.send(&self.key, None, words, tools.associations, gear, now)
+                            self.back.send::<M>(&self.key, None, words, tools.associations, gear, now)
                         {
                             cannot_answer(&self.key, &error, tools);
                         }
@@ -313,7 +320,7 @@ impl<M: Machine> Passage<M> {
 
     fn send(&mut self, datagrams: &[&[u8]], tools: &Tools<'_, M>) {
         let Some(server) = &self.server else { return };
-        let sent = datagram::send(&server.socket, None, datagrams.iter().copied());
+        let sent = datagram::send(&server.socket, None, &server.greeting, datagrams.iter().copied());
         if let Some(error) = sent.error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
             self.unreached.get_or_insert(DialError::from(&error));
         }
@@ -346,7 +353,7 @@ impl Server {
         let trace = tools.shared.sent.note(tools.worker, socket.local_addr()?, addr)?;
         let mut socket = UdpSocket::from_std(socket);
         tools.registry.register(&mut socket, Token(tools.key), Interest::READABLE)?;
-        Ok(Server { addr, socket, heard: false, trace })
+        Ok(Server { addr, socket, greeting: Vec::new(), heard: false, trace })
     }
 }
 

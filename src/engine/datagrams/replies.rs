@@ -59,7 +59,7 @@ impl Replies {
         }
         let Some(reply) = self.sockets.get_mut(&addr) else { return Ok(Sent::default()) };
         reply.used = self.uses;
-        Ok(datagram::send(&reply.socket, Some(client), datagrams))
+        Ok(datagram::send(&reply.socket, Some(client), &[], datagrams))
     }
 
     /// Closes those that there is no reason for any more, as there are only so many `flows`.
@@ -72,11 +72,17 @@ impl Replies {
         if self.sockets.len() <= most {
             return;
         }
-        let mut used: Vec<u64> = self.sockets.values().map(|reply| reply.used).collect();
-        let surplus = used.len() - most;
-        let (_, last, _) = used.select_nth_unstable(surplus - 1);
-        let last = *last;
-        self.sockets.retain(|_, reply| reply.used > last);
+        // The earliest use after which no more than `most` were used: no two have the same.
+        let (mut earliest, mut latest) = (0, self.uses);
+        while earliest < latest {
+            let middle = earliest + (latest - earliest) / 2;
+            if self.sockets.values().filter(|reply| reply.used > middle).count() > most {
+                earliest = middle + 1;
+            } else {
+                latest = middle;
+            }
+        }
+        self.sockets.retain(|_, reply| reply.used > earliest);
     }
 }
 

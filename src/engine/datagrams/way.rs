@@ -9,6 +9,7 @@ use mio::net::UdpSocket;
 
 use super::{Associations, Gear, Key, Via};
 use crate::accept::Wish;
+use crate::session::Machine;
 use crate::sys::datagram;
 
 /// How a flow's client is answered.
@@ -29,7 +30,7 @@ impl WayBack {
     ///
     /// # Errors
     /// There is no socket to be had for that.
-    pub fn send<'a>(
+    pub fn send<'a, M: Machine>(
         &self,
         key: &Key,
         server: Option<SocketAddr>,
@@ -39,19 +40,15 @@ impl WayBack {
         now: Instant,
     ) -> io::Result<u64> {
         match (self, key.via, &key.wish) {
-            (WayBack::Direct, Via::Association(membership), wish) => {
+            (WayBack::Direct, Via::Association(membership), wish) if M::ASSOCIATES => {
                 Ok(associations.answer(membership, key.client, server.ok_or(wish), answers, now))
             }
             (WayBack::Direct, Via::Firewall, &Wish::Address(dest)) => {
                 gear.replies.send(dest, key.client, answers, gear.flows).map(|sent| sent.bytes)
             }
-            (WayBack::Header { socket, header }, Via::Peer(peer), _) => {
+            (WayBack::Header { socket, header }, Via::Peer(peer), _) if M::READS => {
                 let Some(socket) = socket.upgrade() else { return Ok(0) };
-                let answers: Vec<Vec<u8>> = answers.map(|answer| [header, answer].concat()).collect();
-                let sent = datagram::send(&*socket, Some(peer), answers.iter().map(Vec::as_slice));
-                // Headers are no payload.
-                let headers = u64::try_from(answers.len().saturating_mul(header.len())).unwrap_or(u64::MAX);
-                Ok(sent.bytes.saturating_sub(headers))
+                Ok(datagram::send(&*socket, Some(peer), header, answers).bytes)
             }
             (WayBack::Direct | WayBack::Header { .. }, ..) => Ok(0),
         }

@@ -38,7 +38,7 @@ impl<M: Machine> Worker<M> {
             match batch.receive(&**socket) {
                 Ok(received) => {
                     let (listener, socket) = (Arc::clone(&bound.listener), Arc::downgrade(socket));
-                    if listener.mode == Mode::ProxyProtocol {
+                    if M::READS && listener.mode == Mode::ProxyProtocol {
                         self.take_introduced(&batch, &listener, &socket, now);
                     } else {
                         self.take_batch(&batch, &listener, now);
@@ -159,7 +159,9 @@ impl<M: Machine> Worker<M> {
     ) {
         if let Some(&place) = self.datagrams.by_key.get(&key) {
             self.with_flow(place, now, |passage, tools, gear| passage.datagrams(run, tools, gear));
-        } else if let Some(answered) = self.datagrams.refused.get(&key, now) {
+        } else if M::READS
+            && let Some(answered) = self.datagrams.refused.get(&key, now)
+        {
             if answered {
                 self.refuse_again(&key, run, &back(), now);
             }
@@ -182,11 +184,11 @@ impl<M: Machine> Worker<M> {
         let client = key.client;
         let (dest, has_room) = match (key.via, &key.wish) {
             (Via::Firewall | Via::Peer(_), &Wish::Address(dest)) => (dest, true),
-            (Via::Firewall | Via::Peer(_), _) => return None,
-            (Via::Association(membership), _) => {
+            (Via::Association(membership), _) if M::ASSOCIATES => {
                 let association = self.datagrams.associations.get(membership.place)?;
                 (association.relay, association.has_room())
             }
+            _ => return None,
         };
         // Nobody has such an address, and answering one would be talking to ourselves.
         if self.draining.is_some() || client.port() == 0 || dest.port() == 0 || dest == listener.addr {
@@ -202,7 +204,7 @@ impl<M: Machine> Worker<M> {
         let ours = self.locals.has(client.ip()) && self.shared.sent.is_ours(client, dest);
         let place = self.datagrams.flows.insert(Box::new(Passage::new(key.clone(), back(), listener, now)));
         self.datagrams.by_key.insert(key.clone(), place);
-        if let Via::Association(membership) = key.via
+        if let (true, Via::Association(membership)) = (M::ASSOCIATES, key.via)
             && let Some(association) = self.datagrams.associations.get_mut(membership.place)
         {
             association.joined(place);
@@ -218,7 +220,7 @@ impl<M: Machine> Worker<M> {
         for words in run.iter().filter_map(|datagram| version_negotiation(datagram)) {
             let words = std::iter::once(&*words);
             // It has been said already why that cannot be.
-            let _ = back.send(key, None, words, &mut datagrams.associations, &mut gear, now);
+            let _ = back.send::<M>(key, None, words, &mut datagrams.associations, &mut gear, now);
         }
     }
 
@@ -283,7 +285,7 @@ impl<M: Machine> Worker<M> {
             Fate::Over => {
                 datagrams.timers.set(place, None);
                 datagrams.by_key.remove(passage.key());
-                if let Some(answered) = passage.refused() {
+                if let (true, Some(answered)) = (M::READS, passage.refused()) {
                     datagrams.refused.insert(passage.key().clone(), answered, now);
                 }
                 self.shared.admission.leave_source(passage.source());

@@ -21,7 +21,7 @@ pub(super) fn tunnel() -> Tunnel {
 /// One turn.
 fn pump(tunnel: &mut Tunnel, rig: &mut Rig) -> Progress {
     let before = tunnel.delivered();
-    let progress = tunnel.pump(&mut rig.client, &mut rig.server, &mut rig.loan, &mut |_| {});
+    let progress = tunnel.pump(&mut rig.client, &mut rig.server, &mut rig.loan, &mut |_| None);
     let after = tunnel.delivered();
     assert!(after.0 + after.1 - before.0 - before.1 <= MOST_PER_TURN, "a turn without bound");
     for direction in tunnel.directions() {

@@ -1,5 +1,5 @@
-//! A redirector's session: every connection goes to one of the configured servers, with a PROXY header that says whose it
-//! is and where it was going.
+//! A redirector's session: every connection, and every flow of datagrams, goes to one of the configured servers, with a PROXY
+//! header that says whose it is and where it was going.
 //!
 //! It looks at no byte, so protocols in which the server speaks first work, and it decides nothing: that is what the
 //! servers are there for.
@@ -19,6 +19,7 @@ use crate::config::Listener;
 use crate::config::redirector::{HeaderVersion, OnFailure, RedirectPlan};
 use crate::connect::dial::{DialError, Dialer};
 use crate::connect::resolve::ResolveError;
+use crate::decide::L4;
 use crate::logging::Field;
 use crate::metrics::Metrics;
 use crate::wire::proxy_protocol::write;
@@ -28,6 +29,7 @@ use crate::wire::proxy_protocol::write;
 pub struct Redirection {
     plan: Arc<RedirectPlan>,
     client: SocketAddr,
+    over_datagrams: bool,
     /// Where the client was going.
     dest: Option<SocketAddr>,
     state: State,
@@ -61,15 +63,16 @@ impl Machine for Redirection {
     type Verdict = Way;
     type Record = Kept;
 
+    const READS: bool = false;
     const EXCHANGES: bool = false;
     const VERIFIES: bool = false;
     const RESOLVES: bool = false;
-    const DATAGRAMS: bool = false;
+    const DATAGRAMS: bool = cfg!(feature = "udp");
     const PROBES: bool = false;
 
-    fn new(plan: Arc<RedirectPlan>, _listener: &Listener, client: SocketAddr, _now: Instant) -> Self {
+    fn new(plan: Arc<RedirectPlan>, listener: &Listener, client: SocketAddr, _now: Instant) -> Self {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        Redirection { plan, client, dest: None, state: State::New }
+        Redirection { plan, client, over_datagrams: listener.l4 == L4::Udp, dest: None, state: State::New }
     }
 
     fn plan(&self) -> &Arc<RedirectPlan> {
@@ -90,6 +93,9 @@ impl Machine for Redirection {
 
     fn take_greeting(&mut self) -> Vec<u8> {
         match (&self.state, self.dest) {
+            (State::Open(Some(_)), Some(dest)) if self.over_datagrams => {
+                write::v2_datagram((self.client, dest))
+            }
             (State::Open(Some(_)), Some(dest)) => match self.plan.header {
                 HeaderVersion::V1 => write::v1(Some((self.client, dest))),
                 HeaderVersion::V2 => write::v2(Some((self.client, dest))),
@@ -176,6 +182,15 @@ impl Machine for Redirection {
         }
     }
 
+    /// A connection ends with its server; a client that goes on sending datagrams from one port would never have another.
+    fn is_reviewed(&self) -> bool {
+        self.over_datagrams
+    }
+
+    fn review(&mut self, _env: &mut Env<'_, Self>) -> Option<CloseReason> {
+        self.would_go_elsewhere().then_some(CloseReason::ConnectFailed)
+    }
+
     fn close(&mut self, reason: CloseReason) -> Step {
         self.state = State::Closed;
         let wire = match reason {
@@ -207,6 +222,12 @@ impl Redirection {
     fn refuse(&mut self, reason: CloseReason, env: &mut Env<'_, Self>) -> Step {
         env.report.verdict(self, Way::Refused(reason));
         self.close(reason)
+    }
+
+    /// Whether its server is down, and another one is not.
+    fn would_go_elsewhere(&self) -> bool {
+        let is_down = self.server().is_some_and(|server| server.standing() == Standing::Down);
+        is_down && !self.plan.servers.all_down()
     }
 
     fn server(&self) -> Option<&Arc<Server>> {

@@ -197,3 +197,19 @@ fn a_name_that_was_never_resolved_is_no_server() {
     let plan = Arc::new(load(text, Path::new("r.yml"), LoadOptions::default()).unwrap().plan);
     talk(&plan, &[(Begins, "close resolve_failed: Reset")], &[]);
 }
+
+#[test]
+fn a_flow_has_a_header_for_datagrams_and_leaves_a_server_that_is_down_for_one_that_is_not() {
+    let mut plan = plan("proxyProtocol: v1");
+    Arc::get_mut(&mut plan).unwrap().service.listeners[0].l4 = L4::Udp;
+    let conversation = [(Begins, BOTH), (Connected(A), "tunnel 0")];
+    let mut session = talk(&plan, &conversation, &["Forward 192.0.2.1:4129"]);
+    let ends = (CLIENT.parse().unwrap(), DEST.parse().unwrap());
+    assert_eq!(session.take_greeting(), write::v2_datagram(ends), "version 1 has none");
+    assert!(session.is_reviewed() && !session.would_go_elsewhere());
+    let fails = |number: usize| plan.servers.iter().nth(number).unwrap().failed("refused", Instant::now());
+    fails(0);
+    assert!(session.would_go_elsewhere());
+    fails(1);
+    assert!(!session.would_go_elsewhere(), "there is nowhere");
+}

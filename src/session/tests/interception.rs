@@ -58,6 +58,27 @@ fn the_server_comes_first_and_each_request_inside_is_decided() {
     );
 }
 
+/// Each request goes by the clock of its own time.
+#[test]
+fn bedtime_begins_for_the_next_request_inside() {
+    let hello = hello("www.example.com");
+    let secure = format!("secure {} until 1000", hello.len());
+    let rules = &["path: '/ads*', action: deny", "time: '20:00-06:00', action: deny", "action: intercept"];
+    let mut simulation = Simulation::new(&intercepting(TRANSPARENT, rules));
+    let good = get("/", "www.example.com");
+    go_on(&mut simulation, &[(In::Clock("mon-19:59"), "")]);
+    go_on(&mut simulation, &inside(&hello, &secure));
+    go_on(
+        &mut simulation,
+        &[
+            (In::Bytes(&good), "Accept 2, exchange GET / HTTP/1.1 +0"),
+            (In::Answered(b""), "read until 7440000"),
+            (In::Clock("mon-20:00"), ""),
+            (In::Bytes(&good), "Denied 1, 403, read until 7440000"),
+        ],
+    );
+}
+
 #[test]
 fn what_is_wrong_inside_is_answered_inside() {
     let hello = hello("www.example.com");

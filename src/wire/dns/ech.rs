@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use super::{CLASS_IN, FLAG_RESPONSE, HEADER_LEN, Header, MASK_OPCODE, Name, same_place};
+use super::{
+    CLASS_IN, FLAG_RESPONSE, HEADER_LEN, Header, MASK_OPCODE, Name, QTYPE_AXFR, QTYPE_IXFR, same_place,
+};
 use crate::wire::cursor::Cursor;
 use crate::wire::tls::ech::public_names;
 
@@ -18,9 +20,6 @@ const TYPE_SVCB: u16 = 64;
 const TYPE_HTTPS: u16 = 65;
 /// Signs the whole message (RFC 8945): a change would make the client throw it away.
 const TYPE_TSIG: u16 = 250;
-/// Zone transfers: data for another server, not answers.
-const QTYPE_IXFR: u16 = 251;
-const QTYPE_AXFR: u16 = 252;
 
 /// SvcParamKeys (RFC 9460 §14.3.2).
 const PARAM_MANDATORY: u16 = 0;
@@ -328,4 +327,4 @@ fn field(message: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

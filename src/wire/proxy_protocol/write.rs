@@ -8,7 +8,11 @@ use super::V2_SIGNATURE;
 const V2_LOCAL: u8 = 0x20;
 const V2_PROXY: u8 = 0x21;
 
-/// A connection's two ends: the client, and where it wanted to go.
+/// Transport protocols, as the lower half of a byte (§2.2).
+const STREAM: u8 = 1;
+const DATAGRAM: u8 = 2;
+
+/// A connection's or a flow's two ends: the client, and where it wanted to go.
 pub type Ends = (SocketAddr, SocketAddr);
 
 /// A version 1 header (§2.1); without ends `UNKNOWN`, which speaks for the sender.
@@ -21,13 +25,25 @@ pub fn v1(ends: Option<Ends>) -> Vec<u8> {
 /// A version 2 header (§2.2); without ends the command is LOCAL, as in a health check.
 pub fn v2(ends: Option<Ends>) -> Vec<u8> {
     let mut header = V2_SIGNATURE.to_vec();
-    let Some((src, dest)) = ends.map(one_family) else {
-        header.extend([V2_LOCAL, 0, 0, 0]);
-        return header;
-    };
-    // Family and protocol, and the length of two addresses and two ports.
-    let (kind, len) = if src.is_ipv4() { (0x11, 12) } else { (0x21, 36) };
-    header.extend([V2_PROXY, kind, 0, len]);
+    match ends {
+        Some(ends) => extend_v2(&mut header, ends, STREAM),
+        None => header.extend([V2_LOCAL, 0, 0, 0]),
+    }
+    header
+}
+
+/// The version 2 header that stands before each datagram. Version 1 has none.
+pub fn v2_datagram(ends: Ends) -> Vec<u8> {
+    let mut header = V2_SIGNATURE.to_vec();
+    extend_v2(&mut header, ends, DATAGRAM);
+    header
+}
+
+fn extend_v2(header: &mut Vec<u8>, ends: Ends, transport: u8) {
+    let (src, dest) = one_family(ends);
+    // Family and the length of two addresses and two ports.
+    let (family, len) = if src.is_ipv4() { (0x10, 12) } else { (0x20, 36) };
+    header.extend([V2_PROXY, family | transport, 0, len]);
     for ip in [src.ip(), dest.ip()] {
         match ip {
             IpAddr::V4(ip) => header.extend(ip.octets()),
@@ -36,7 +52,6 @@ pub fn v2(ends: Option<Ends>) -> Vec<u8> {
     }
     header.extend(src.port().to_be_bytes());
     header.extend(dest.port().to_be_bytes());
-    header
 }
 
 /// A header has room for one family: where they differ, IPv4 is written as v4-mapped IPv6.
@@ -81,6 +96,19 @@ mod tests {
         check(v6, v6);
         let mixed = Some(("192.0.2.1:51234", "[2001:db8::2]:443"));
         check(mixed, Some(("[::ffff:192.0.2.1]:51234", "[2001:db8::2]:443")));
+    }
+
+    #[test]
+    fn a_header_for_datagrams_differs_in_the_transport_alone() {
+        for (src, dest) in
+            [("192.0.2.1:51234", "198.51.100.2:443"), ("[2001:db8::1]:65535", "[2001:db8::2]:1")]
+        {
+            let (src, dest) = (src.parse().unwrap(), dest.parse().unwrap());
+            let (stream, datagram) = (v2(Some((src, dest))), v2_datagram((src, dest)));
+            let endpoints = Endpoints::Udp { src, dest };
+            assert_eq!(parse(&datagram), Parse::Complete(Header { len: datagram.len(), endpoints }));
+            assert_eq!((datagram[13], &datagram[14..]), (stream[13] + 1, &stream[14..]));
+        }
     }
 
     /// The document's own example of a line, and the bytes of its §2.2.
