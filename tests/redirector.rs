@@ -636,11 +636,12 @@ fn bad_configurations_are_refused_with_their_place() {
     check(&format!("{good}output: {{ interface: nothere0 }}"), 2, &["output.interface", "nothere0"]);
     check(&format!("{good}user: nobody-at-all"), 2, &["nobody-at-all"]);
     check("listen: [{ mode: socks5, port: 1 }]\nproxies: [a:1]", 2, &["listen[0].mode:", "`transparent`"]);
-    check(
-        "listen: [{ port: 1, udp: true, tproxy: true }]\nproxies: [a:1]",
-        2,
-        &["listen[0].udp:", "not part of this build"],
-    );
+    let datagrams = "listen: [{ port: 1, udp: true, tproxy: true }]\nproxies: [a:1]";
+    if cfg!(feature = "udp") {
+        check(datagrams, 0, &["transparent 127.0.0.1:1/udp"]);
+    } else {
+        check(datagrams, 2, &["listen[0].udp:", "not part of this build"]);
+    }
 }
 
 #[test]

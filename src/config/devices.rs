@@ -36,8 +36,12 @@ impl Devices {
             Devices { names: Names::default(), leases: Some(PathBuf::from(LEASES)), called: HashSet::new() };
         let Some(node) = node else { return devices };
         let entries = match &node.value {
-            Value::Map(entries) => entries,
+            Value::Map(entries) if cfg!(feature = "household") => entries,
             Value::Null => return devices,
+            _ if !cfg!(feature = "household") => {
+                report.error(node, "devices are not part of this build");
+                return devices;
+            }
             _ => {
                 report.expected(node, "devices: a map of names and addresses, `tv: 'aa:bb:cc:dd:ee:ff'`");
                 return devices;

@@ -43,6 +43,10 @@ impl<'t> PolicyTests<'t> {
         let Some(node) = node.filter(|node| !matches!(node.value, Value::Null)) else {
             return PolicyTests(Vec::new());
         };
+        if !cfg!(feature = "household") {
+            report.error(node, "tests of the policy are not part of this build");
+            return PolicyTests(Vec::new());
+        }
         let entries = list(node, "a list of tests: `- flow: …`", report);
         if let Some(entry) = entries.get(MAX_TESTS) {
             report.error(entry, format!("more than {MAX_TESTS} tests"));
@@ -65,6 +69,9 @@ impl<'t> PolicyTests<'t> {
 
     /// Reports those that fail.
     pub(super) fn run(&self, rules: &Ruleset, service: &Service, report: &mut Report) {
+        if !cfg!(feature = "household") {
+            return;
+        }
         let locals = Locals {
             addrs: Vec::new(),
             tcp_ports: service.listeners.iter().map(|listener| listener.addr.port()).collect(),

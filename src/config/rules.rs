@@ -114,14 +114,20 @@ fn rule<'t>(entry: &'t Node, vars: &mut Variables<'t>, report: &mut Report) -> O
             "cert" if cfg!(feature = "tls") => {
                 fields.push(FieldSpec::Cert(values(node, &CERTS, vars, report)));
             }
-            "cert" => report.error(field.key, "the field `cert` is not part of this build"),
             "dns" => fields.push(FieldSpec::Dns(names(node, vars, report))),
             "user" => fields.push(FieldSpec::User(values(node, &USERS, vars, report))),
             "protoL7" => fields.push(FieldSpec::ProtoL7(values(node, &L7S, vars, report))),
             "host" => fields.push(FieldSpec::Host(names(node, vars, report))),
             "path" => fields.push(FieldSpec::Path(values(node, &PATHS, vars, report))),
-            "mac" => fields.push(FieldSpec::Mac(values(node, &MACS, vars, report))),
-            "device" => fields.push(FieldSpec::Device(values(node, &DEVICES, vars, report))),
+            "mac" if cfg!(feature = "household") => {
+                fields.push(FieldSpec::Mac(values(node, &MACS, vars, report)));
+            }
+            "device" if cfg!(feature = "household") => {
+                fields.push(FieldSpec::Device(values(node, &DEVICES, vars, report)));
+            }
+            missing @ ("cert" | "mac" | "device") => {
+                report.error(field.key, format!("the field `{missing}` is not part of this build"));
+            }
             "time" => fields.push(FieldSpec::Time(values(node, &TIMES, vars, report))),
             other => report.error(field.key, format!("the field `{other}` is not supported yet")),
         }

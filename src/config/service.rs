@@ -74,8 +74,12 @@ pub(super) fn settings(section: &Section<'_>, report: &mut Report) -> Settings {
 pub(super) fn live(node: Option<&Node>, report: &mut Report) -> Option<PathBuf> {
     let node = node?;
     match scalar(node).map(|text| (parse_bool(text), text)) {
-        Some((Some(true), _)) => Some(PathBuf::from(LIVE_SOCKET)),
         Some((Some(false), _)) => None,
+        _ if !cfg!(feature = "household") => {
+            report.error(node, "the live socket is not part of this build");
+            None
+        }
+        Some((Some(true), _)) => Some(PathBuf::from(LIVE_SOCKET)),
         Some((None, path)) if path.starts_with('/') => Some(PathBuf::from(path)),
         _ => {
             report.expected(node, "`true`, `false`, or where the socket is to be: `/run/calamary.sock`");

@@ -78,10 +78,13 @@ impl Surroundings for Household {
     }
 
     fn passes(&self, now: Instant) -> Option<Arc<Ruleset>> {
-        self.passes.rules(now)
+        if cfg!(feature = "household") { self.passes.rules(now) } else { None }
     }
 
     fn device(&self, client: IpAddr, neighbour: bool) -> Device {
+        if !cfg!(feature = "household") {
+            return Device::default();
+        }
         let found = self.find(client, neighbour);
         let is_missing = (neighbour && found.mac.is_none()) || *found.name == *UNKNOWN;
         if is_missing && self.may_search(client, Instant::now()) {
@@ -96,6 +99,9 @@ impl Household {
     /// From now on by this plan. Begins to follow the neighbours if its rules ask for devices.
     pub fn follow(self: &Arc<Self>, plan: &Arc<Plan>) {
         *self.plan.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(plan));
+        if !cfg!(feature = "household") {
+            return;
+        }
         {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             // Those of the same file stay until it is read again: nobody is unknown in between.
@@ -291,6 +297,7 @@ mod tests {
 
     /// A client may call itself what it likes.
     #[test]
+    #[cfg_attr(not(feature = "household"), ignore = "this build knows no devices")]
     fn a_lease_does_not_make_a_client_one_of_the_named_devices() {
         let household = Arc::new(Household::default());
         household.follow(&plan("devices: {Laptop: 'aa:bb:cc:dd:ee:01', leases: none}\n"));
@@ -308,6 +315,7 @@ mod tests {
 
     /// Not even for a moment does a reload forget who is who.
     #[test]
+    #[cfg_attr(not(feature = "household"), ignore = "this build knows no devices")]
     fn a_reload_keeps_the_leases_of_the_same_file() {
         let household = Arc::new(Household::default());
         household.follow(&plan("devices: {leases: a}\n"));

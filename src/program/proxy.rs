@@ -47,15 +47,18 @@ impl Program for Session {
     type Around = Household;
 
     fn options(options: &mut Options) {
-        options.optopt(
-            "",
-            "why",
-            "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'",
-            "FACTS",
-        );
-        options.optflag("", "live", "let the running program explain, with --why");
-        options.optflag("", "connections", "show the live connections of the running program");
-        options.optopt("", "pass", "let a device reach a name for a while: --pass 15m DEVICE NAME", "TIME");
+        if cfg!(feature = "household") {
+            let facts = "explain what the rules say of 'src=… dest=… port=… dns=… protoL5=…'";
+            options.optopt("", "why", facts, "FACTS");
+            options.optflag("", "live", "let the running program explain, with --why");
+            options.optflag("", "connections", "show the live connections of the running program");
+            options.optopt(
+                "",
+                "pass",
+                "let a device reach a name for a while: --pass 15m DEVICE NAME",
+                "TIME",
+            );
+        }
         options.optflag("", "print-config", "print the embedded default configuration");
         #[cfg(feature = "intercept")]
         options.optopt("", "make-ca", "make an authority for `action: intercept` in a folder", "DIR");
@@ -63,7 +66,7 @@ impl Program for Session {
     }
 
     fn words(given: &Matches) -> usize {
-        if given.opt_present("pass") { 2 } else { 0 }
+        if cfg!(feature = "household") && given.opt_present("pass") { 2 } else { 0 }
     }
 
     fn without_configuration(given: &Matches) -> Option<ExitCode> {
@@ -77,10 +80,12 @@ impl Program for Session {
                 Err(error) => cli::cannot_run::<Session>(&error),
             });
         }
-        match request(given) {
-            Ok(None) => {}
-            Ok(Some(request)) => return Some(ask(given, &request)),
-            Err(error) => return Some(cli::wrong::<Session>(error)),
+        if cfg!(feature = "household") {
+            match request(given) {
+                Ok(None) => {}
+                Ok(Some(request)) => return Some(ask(given, &request)),
+                Err(error) => return Some(cli::wrong::<Session>(error)),
+            }
         }
         if given.opt_present("hash-password") {
             return Some(match cli::hash_password() {
@@ -98,6 +103,9 @@ impl Program for Session {
     }
 
     fn instead(given: &Matches, loaded: &Loaded) -> Option<ExitCode> {
+        if !cfg!(feature = "household") {
+            return None;
+        }
         given.opt_str("why").map(|facts| explain(loaded, &facts))
     }
 
@@ -121,7 +129,7 @@ impl Program for Session {
 
     fn bind(plan: &Plan, running: Option<&Plan>) -> Result<Bound, String> {
         let metrics = bind_metrics(plan, running)?;
-        let is_new = running.is_none_or(|running| running.live != plan.live);
+        let is_new = cfg!(feature = "household") && running.is_none_or(|running| running.live != plan.live);
         let bind_live = |path: &PathBuf| {
             daemon::bind_live(path, &plan.service)
                 .map_err(|e| format!("cannot listen at {}: {e}", path.display()))
@@ -138,7 +146,7 @@ impl Program for Session {
             };
             bound.metrics.map(start).transpose().map_err(|e| format!("cannot serve metrics: {e}"))?
         };
-        let live = bound.live.zip(plan.live.as_ref());
+        let live = bound.live.zip(plan.live.as_ref()).filter(|_| cfg!(feature = "household"));
         let live =
             live.map(|(socket, path)| Live::start(socket, path, seen.around, seen.workers)).transpose();
         Ok(Serving {

@@ -119,6 +119,7 @@ fn what_an_exception_let_in_ends_with_it_where_that_is_wanted() {
 
 /// A first datagram may come before the kernel knows its sender. Who is known stays who he was, though the kernel forgets him.
 #[test]
+#[cfg_attr(not(feature = "household"), ignore = "this build knows no devices")]
 fn who_was_not_known_is_looked_up_again_when_the_time_is() {
     let rules = &[
         "action: deny, device: tablet, time: '21:00-07:00'",
@@ -221,6 +222,7 @@ fn a_limit_refuses_what_a_rule_accepts() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "household"), ignore = "this build knows no devices")]
 fn a_device_is_looked_up_where_a_rule_hangs_on_it() {
     let rules = &["action: deny, device: tablet, port: 443", "action: accept, port: [22, 443]"];
     let rules = config("mode: transparent", rules);
@@ -234,6 +236,7 @@ fn a_device_is_looked_up_where_a_rule_hangs_on_it() {
 
 /// Whoever speaks for a client in a PROXY header is our neighbour; the client is not, whatever its address.
 #[test]
+#[cfg_attr(not(feature = "household"), ignore = "this build knows no devices")]
 fn a_client_behind_a_proxy_header_is_no_neighbour() {
     let rules = &[
         "action: deny, mac: '02:00:00:00:00:01'",
