@@ -1,7 +1,7 @@
 //! What rules ask of a request: its protocol, its host, its path.
 //!
-//! A path is compared as servers understand it, not as it was written: `/%61ds/` and `/./ads/` are `/ads/`, or a rule on it
-//! would stop nobody who does not want to be stopped. What follows a `?` is no part of it.
+//! A path is compared as servers understand it, not as it was written: `/%61ds/`, `//ads/` and `/./ads/` are `/ads/`, or a
+//! rule on it would stop nobody who does not want to be stopped. What follows a `?` is no part of it.
 
 use super::L7;
 use super::predicate::list_matches;
@@ -40,8 +40,8 @@ impl std::fmt::Display for PathValue {
     }
 }
 
-/// A path for comparing (RFC 3986 §6.2.2): without query, case and dot segments, and nothing percent-encoded that need not
-/// be.
+/// A path for comparing (RFC 3986 §6.2.2): without query, case, dot segments and empty ones, and nothing percent-encoded that
+/// need not be.
 pub fn normalise_path(path: &str) -> Box<str> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     without_dot_segments(&decoded(path).to_ascii_lowercase()).into()
@@ -70,14 +70,15 @@ fn decoded(path: &str) -> String {
     out
 }
 
-/// RFC 3986 §5.2.4. A path that ends in a dot segment ends in a slash.
+/// RFC 3986 §5.2.4. A path that ends in a dot segment ends in a slash. Several slashes are one, before anything else, as for
+/// nginx and Apache with their defaults.
 fn without_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_open = false;
     for segment in path.split('/').skip(1) {
-        ends_open = matches!(segment, "." | "..");
+        ends_open = matches!(segment, "" | "." | "..");
         match segment {
-            "." => {}
+            "" | "." => {}
             ".." => drop(kept.pop()),
             segment => kept.push(segment),
         }
@@ -148,7 +149,10 @@ mod tests {
         check("/../../ads", "/ads");
         check("/x/..", "/");
         check("/%2e%2e/ads", "/ads");
-        check("/a//b/", "/a//b/");
+        check("//ads/1", "/ads/1");
+        check("/a//b///", "/a/b/");
+        check("/x//../%2F/ads", "/ads");
+        check("//", "/");
         check("/\u{e4}%c3%a4", "/\u{e4}%c3%a4");
         check("*", "*");
         check("", "");
@@ -167,6 +171,7 @@ mod tests {
         check("/ads", "/ads/", false);
         check("/ads*", "/ADS/x?y", true);
         check("/ads/*", "/ads", false);
+        check("/ads/*", "//ads//x", true);
         check("/*", "/", true);
         check("/*", "*", false);
         for refused in ["", "ads", "*", "/a*b", "/a?b", "/a b", "/a#"] {
