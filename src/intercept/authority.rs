@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls::SignatureScheme;
@@ -21,9 +22,6 @@ pub(super) const DAY: i64 = 86_400;
 
 /// How long a new authority counts: ten years and a day, as its first day lies before it was made.
 const LIFETIME: i64 = 3653 * DAY;
-
-/// Bytes of a key identifier (RFC 7093 §2).
-const KEY_ID_BYTES: usize = 20;
 
 /// What can be signed with, by the kind of key.
 const SCHEMES: &[(SignatureScheme, Signature)] = &[
@@ -115,7 +113,9 @@ impl Authority {
         let pkcs8 = new_key()?;
         let key = any_supported_type(&PrivateKeyDer::Pkcs8(pkcs8.clone_key()))?;
         let public = key.public_key().ok_or_else(no_random_numbers)?;
-        let id = random_bytes::<KEY_ID_BYTES>()?;
+        // What others make of a key that comes without an identifier (RFC 5280 §4.2.1.2), so that they find this one by it.
+        let bits = authority::key_bits(public.as_ref()).ok_or_else(no_random_numbers)?;
+        let id = digest(&SHA1_FOR_LEGACY_USE_ONLY, bits);
         let subject = name(common_name);
         let (signature, scheme) = (Signature::EcdsaSha256, SignatureScheme::ECDSA_NISTP256_SHA256);
         let not_before = now.saturating_sub(DAY);
@@ -130,7 +130,7 @@ impl Authority {
             extensions: &[
                 extension::authority(Some(0)),
                 extension::key_usage(&[Kind::SignCertificates, Kind::SignRevocations]),
-                extension::subject_key(&id),
+                extension::subject_key(id.as_ref()),
             ],
         };
         let der = sign(&template, &*key, scheme)?;
@@ -149,8 +149,8 @@ impl Authority {
             signature: self.signature,
             issuer: &self.subject,
             subject: leaf.subject,
-            not_before: leaf.validity.0.clamp(self.validity.0, self.validity.1),
-            not_after: leaf.validity.1.clamp(self.validity.0, self.validity.1),
+            not_before: leaf.validity.0.max(self.validity.0),
+            not_after: leaf.validity.1.min(self.validity.1),
             public_key: leaf.public_key,
             extensions: &extensions,
         };
@@ -220,5 +220,49 @@ mod tests {
         assert_eq!(other, Unfit::OtherKey);
         assert_eq!(Authority::new(Vec::new(), &key, NOW).unwrap_err(), Unfit::Unreadable);
         assert_eq!(Authority::new(vec![vec![0x30, 0].into()], &key, NOW).unwrap_err(), Unfit::Unreadable);
+    }
+
+    /// RFC 5280 §4.2.1.2: so others find the certificate by a key that they have, or made the same identifier of.
+    #[test]
+    fn the_key_is_named_by_its_hash() {
+        let (der, key) = Authority::make("calamary router", NOW).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(
+            &ECDSA_P256_SHA256_ASN1_SIGNING,
+            key.secret_pkcs8_der(),
+            &SystemRandom::new(),
+        )
+        .unwrap();
+        let point = ring::signature::KeyPair::public_key(&pair);
+        let id = digest(&SHA1_FOR_LEGACY_USE_ONLY, point.as_ref());
+        assert_eq!(authority::parse(&der).unwrap().key_id, Some(id.as_ref()));
+    }
+
+    /// The first leaf ended the program.
+    #[test]
+    fn one_that_ends_before_it_begins_signs_as_well() {
+        let pkcs8 = new_key().unwrap();
+        let key = any_supported_type(&PrivateKeyDer::Pkcs8(pkcs8.clone_key())).unwrap();
+        let public_key = key.public_key().unwrap();
+        let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+        let template = Template {
+            serial: [7; 16],
+            signature: Signature::EcdsaSha256,
+            issuer: &[],
+            subject: &[],
+            not_before: NOW + 2 * DAY,
+            not_after: NOW + DAY,
+            public_key: public_key.as_ref(),
+            extensions: &[extension::authority(None)],
+        };
+        let der = sign(&template, &*key, scheme).unwrap();
+        let made = Authority::new(vec![der], &PrivateKeyDer::Pkcs8(pkcs8), NOW).unwrap();
+        let leaf = Leaf {
+            subject: &[],
+            validity: (NOW, NOW + DAY),
+            public_key: public_key.as_ref(),
+            extensions: &[],
+        };
+        let leaf = made.sign(&leaf).unwrap();
+        assert_eq!(x509::parse(&leaf).unwrap().not_after.unix_secs, NOW + DAY);
     }
 }

@@ -37,6 +37,14 @@ pub fn parse(der: &[u8]) -> Option<Authority<'_>> {
     authority(der).ok()
 }
 
+/// The bits of the key in a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), of which its identifier is made; `None` if it is none.
+pub fn key_bits(public_key: &[u8]) -> Option<&[u8]> {
+    let mut info = content(&mut Cursor::new(public_key), SEQUENCE).ok()?;
+    content(&mut info, SEQUENCE).ok()?;
+    // The first byte counts the unused bits of the last one, which are none.
+    content(&mut info, BIT_STRING).ok()?.rest().strip_prefix(&[0])
+}
+
 fn authority(der: &[u8]) -> Result<Authority<'_>, Short> {
     let mut outer = Cursor::new(der);
     let mut signed = content(&mut outer, SEQUENCE)?;
