@@ -31,8 +31,8 @@ const MAX_ALPN: usize = 16;
 const HTTP_1: &[u8] = b"http/1.1";
 const HTTP_2: &[u8] = b"h2";
 
-/// How a connection in HTTP/2 begins (RFC 9113 §3.4).
-const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How a connection in HTTP/2 begins (RFC 9113 §3.4), up to where it is certain that it is no request of HTTP/1.
+const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// Of what is decrypted without a word on what it is, only requests are looked for.
 const INSIDE: Parsers = Parsers { tls: false, http: true, quic: false, dns: false, ntp: false };
@@ -124,9 +124,11 @@ impl Session {
         }
     }
 
-    /// What is known of something that is no HTTP/1.
+    /// What is known of something that is no HTTP/1. A line that begins as a request's does may be one for a server that is
+    /// less strict (`GET  /ads`), or go on as one after a while: what it asks for is as unknown as in HTTP/2.
     fn facts_without_request(&self, l7: L7) -> Facts {
-        let request = if l7 == L7::H2 { Known::Unknown } else { Known::Absent };
+        let hides_request = l7 == L7::H2 || begins_like_request(&self.prelude);
+        let request = if hides_request { Known::Unknown } else { Known::Absent };
         Facts { l7: Known::Is(l7), host: request.clone(), path: request, ..self.facts.clone() }
     }
 
@@ -159,7 +161,7 @@ impl Session {
         self.head_end = HeadEnd::new();
         let alpn = self.intercepting.as_ref().and_then(|intercepting| intercepting.alpn.as_deref());
         match alpn {
-            Some(HTTP_1 | b"http/1.0") => {
+            Some(HTTP_1 | b"http/1.0" | b"http/0.9") => {
                 self.go(State::RequestHead);
                 // As a server's: browsers connect before they know what to ask for.
                 self.idle_until = env.now + self.timeouts().idle;
@@ -254,4 +256,11 @@ impl Session {
         self.owed = Owed::Response(Box::new(request));
         step
     }
+}
+
+/// Whether these are the beginning of a line whose first word may be a method (RFC 9112 §3).
+fn begins_like_request(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start();
+    let word = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || b"-_".contains(byte)).count();
+    word > 0 && matches!(line.get(word), None | Some(b' ' | b'\t'))
 }

@@ -198,6 +198,44 @@ fn without_a_word_on_the_protocol_the_first_bytes_tell() {
             (In::Bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "Denied default, close denied: quiet"),
         ],
     );
+    // Byte by byte it was something else.
+    check(
+        None,
+        &[
+            (In::Secured, "read until 1000"),
+            (In::Slowly(b"PRI * HTTP/2"), "Denied default, close denied: quiet"),
+        ],
+    );
     check(Some(b"imap"), &[(In::Secured, "Denied 0, close denied: quiet")]);
     check(Some(b"h2"), &[(In::Secured, "Denied default, close denied: quiet")]);
+}
+
+/// Some servers take more for a request than is one, and a client may send the rest later.
+#[test]
+fn what_begins_like_a_request_and_is_none_goes_only_where_nobody_asks_what_is_in_it() {
+    let hello = hello("www.example.com");
+    let secure = format!("secure {} until 1000", hello.len());
+    let check = |rules: &[&str], alpn: Option<&[u8]>, conversation: &[(In<'_>, &str)]| {
+        let mut simulation = Simulation::new(&intercepting(TRANSPARENT, rules));
+        go_on(&mut simulation, &inside(&hello, &secure)[..3]);
+        go_on(&mut simulation, &[(In::ServerSecured(alpn), &secure)]);
+        go_on(&mut simulation, conversation);
+    };
+    let denied = "Denied default, close denied: quiet";
+    for line in ["GET  ", "\r\nGET\t", "GET /ads\r", "GET /ads HTTP/1.2"] {
+        check(RULES, None, &[(In::Secured, "read until 1000"), (In::Slowly(line.as_bytes()), denied)]);
+    }
+    let begun =
+        [(In::Secured, "read until 1000"), (In::Bytes(b"GE"), "read until 1000"), (In::Silence, denied)];
+    check(RULES, None, &begun);
+    check(RULES, None, &[(In::Secured, "read until 1000"), (In::Silence, "Accept 2, tunnel 0")]);
+    check(RULES, None, &[(In::Secured, "read until 1000"), (In::Bytes(b"\x10\x02"), "Accept 2, tunnel 2")]);
+    check(RULES, Some(b"http/0.9"), &[(In::Secured, "read until 7440000")]);
+    let elsewhere =
+        &["dns: a.example, path: '/ads*', action: deny", "port: 1, action: deny", "action: intercept"];
+    check(
+        elsewhere,
+        None,
+        &[(In::Secured, "read until 1000"), (In::Bytes(b"NICK  x"), "Accept 2, tunnel 7")],
+    );
 }
