@@ -20,7 +20,7 @@ use super::surroundings::decide;
 use super::{CloseReason, Env, Machine as _, Securing, Step};
 use crate::config::plan::Interception;
 use crate::decide::facts::{Facts, Known, L7};
-use crate::decide::{Action, Decision, RuleId, Verdict};
+use crate::decide::{Action, Cert, Decision, RuleId, Verdict};
 use crate::identify::tcp::Identifier;
 use crate::identify::{Identity, Parsers};
 use crate::wire::http1::{Authority, HeadEnd, Reject, Request, Target};
@@ -79,6 +79,11 @@ impl Session {
     /// The connection to `server` stands: now TLS with it, under the client's name and with the client's protocols.
     pub(super) fn secure_server(&mut self, server: SocketAddr, env: &Env<'_>) -> Step {
         self.facts.dest = Known::Is(server.ip().to_canonical());
+        if self.facts.cert.is_unknown() {
+            // Behind the handshake it is the one, without a name the other; without the handshake nobody asks.
+            let is_named = self.facts.name.is().is_some();
+            self.facts.cert = Known::Is(if is_named { Cert::Valid } else { Cert::Unknown });
+        }
         let name = match &self.facts.name {
             Known::Is(name) => ServerName::try_from(String::from(&**name)).ok(),
             Known::Unknown | Known::Absent => Some(ServerName::from(server.ip().to_canonical())),

@@ -239,3 +239,24 @@ fn what_begins_like_a_request_and_is_none_goes_only_where_nobody_asks_what_is_in
         &[(In::Secured, "read until 1000"), (In::Bytes(b"NICK  x"), "Accept 2, tunnel 7")],
     );
 }
+
+/// Each request that a rule asked this of was denied by none.
+#[test]
+fn inside_the_certificate_is_known_to_be_good() {
+    let hello = hello("www.example.com");
+    let secure = format!("secure {} until 1000", hello.len());
+    let rules = &[
+        "host: x.example.com, cert: valid, action: deny",
+        "host: www.example.com, cert: invalid, action: deny",
+        "action: intercept",
+    ];
+    let mut simulation = talk(&intercepting(TRANSPARENT, rules), &inside(&hello, &secure));
+    let (good, bad) = (get("/", "www.example.com"), get("/", "x.example.com"));
+    go_on(
+        &mut simulation,
+        &[
+            (In::Bytes(&good), "Accept 2, exchange GET / HTTP/1.1 +0"),
+            (In::Answered(&bad), "Denied 0, 403, read until 7440000"),
+        ],
+    );
+}
