@@ -188,7 +188,8 @@ impl Machine for Redirection {
     }
 
     fn review(&mut self, _env: &mut Env<'_, Self>) -> Option<CloseReason> {
-        self.would_go_elsewhere().then_some(CloseReason::ConnectFailed)
+        let why = if self.server().is_some() { CloseReason::ConnectFailed } else { CloseReason::Finished };
+        self.would_go_elsewhere().then_some(why)
     }
 
     fn close(&mut self, reason: CloseReason) -> Step {
@@ -224,10 +225,14 @@ impl Redirection {
         self.close(reason)
     }
 
-    /// Whether its server is down, and another one is not.
+    /// Whether its server is down, and another one is not; or it goes past all of them, and one is there again.
     fn would_go_elsewhere(&self) -> bool {
-        let is_down = self.server().is_some_and(|server| server.standing() == Standing::Down);
-        is_down && !self.plan.servers.all_down()
+        let servers = &self.plan.servers;
+        match &self.state {
+            State::Open(Some(server)) => server.standing() == Standing::Down && !servers.all_down(),
+            State::Open(None) => servers.iter().any(|server| server.standing() == Standing::Up),
+            _ => false,
+        }
     }
 
     fn server(&self) -> Option<&Arc<Server>> {

@@ -213,3 +213,16 @@ fn a_flow_has_a_header_for_datagrams_and_leaves_a_server_that_is_down_for_one_th
     fails(1);
     assert!(!session.would_go_elsewhere(), "there is nowhere");
 }
+
+/// It was unfiltered for as long as the client went on sending.
+#[test]
+fn a_flow_past_all_servers_ends_when_one_is_there_again() {
+    let mut plan = plan("onFailure: direct");
+    Arc::get_mut(&mut plan).unwrap().service.listeners[0].l4 = L4::Udp;
+    plan.servers.iter().for_each(|server| server.failed("refused", Instant::now()));
+    let conversation = [(Begins, "dial 198.51.100.2:22"), (Connected(DEST), "tunnel 0")];
+    let session = talk(&plan, &conversation, &["Direct"]);
+    assert!(session.is_reviewed() && !session.would_go_elsewhere());
+    plan.servers.iter().next().unwrap().answered(A.parse().unwrap(), Instant::now());
+    assert!(session.would_go_elsewhere());
+}
