@@ -72,8 +72,11 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    /// Goes on with the server's handshake.
+    /// Goes on with the server's handshake. A chain of certificates takes as long as a signature, so it waits for its turn
+    /// like a client's.
     pub(super) fn shake_hands_with_server(&mut self, tools: &mut Tools<'_, M>) -> Fate {
+        let Some(left) = tools.loan.handshakes.checked_sub(1) else { return Fate::Yields };
+        tools.loan.handshakes = left;
         let Some(server) = &mut self.server else { return Fate::Stays };
         match server.end.stream.handshake() {
             Ok(true) => {
