@@ -17,7 +17,8 @@ pub struct PathValue {
 }
 
 impl PathValue {
-    /// `/exact` or `/prefix*`; `None` for what does not begin with a slash.
+    /// `/exact` or `/prefix*`; `None` for what does not begin with a slash, and for `/.*`, which no path has that is normalised,
+    /// and which would be `/*` if it were.
     pub fn parse(text: &str) -> Option<Self> {
         let (path, is_prefix) = match text.strip_suffix('*') {
             Some(prefix) => (prefix, true),
@@ -25,7 +26,8 @@ impl PathValue {
         };
         let is_path =
             path.starts_with('/') && !path.contains(['*', '?', '#']) && path.bytes().all(|b| b > b' ');
-        is_path.then(|| PathValue { path: normalise_path(path), is_prefix })
+        let is_half_a_segment = is_prefix && matches!(path.rsplit('/').next(), Some("." | ".."));
+        (is_path && !is_half_a_segment).then(|| PathValue { path: normalise_path(path), is_prefix })
     }
 
     /// Whether it covers `path`, which is normalised.
@@ -174,7 +176,7 @@ mod tests {
         check("/ads/*", "//ads//x", true);
         check("/*", "/", true);
         check("/*", "*", false);
-        for refused in ["", "ads", "*", "/a*b", "/a?b", "/a b", "/a#"] {
+        for refused in ["", "ads", "*", "/a*b", "/a?b", "/a b", "/a#", "/.*", "/a/..*"] {
             assert_eq!(PathValue::parse(refused), None, "{refused}");
         }
         assert_eq!(PathValue::parse("/A/*").unwrap().to_string(), "/a/*");
