@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use common::daemon::{Daemon, text};
 use common::dns::NameServer;
@@ -121,7 +122,9 @@ fn chromium_browses_over_quic_and_gives_up_where_it_is_refused() {
     let page = browse("www.example.com");
     assert!(page.contains("over QUIC, from address /page"), "{page}\n{}", daemon.log());
     daemon.wait_log(&["| Accept | rule=1", "proto=quic name=www.example.com", "ech=grease"]);
+    let begun = Instant::now();
     let page = browse("x.blocked.example");
+    println!("told no; from start to end this many ms: {}", begun.elapsed().as_millis());
     assert!(page.contains("ERR_QUIC_PROTOCOL_ERROR") || page.contains("ERR_CONNECTION"), "{page}");
     daemon.wait_log(&["| Denied | rule=0", "proto=quic name=x.blocked.example"]);
 }
