@@ -1,7 +1,7 @@
 //! X.509 certificates (RFC 5280), as far as it takes to see whether a chain is in order: who issued each for whom, from when
 //! until when it counts, and how large a key of RSA is.
 //!
-//! Nothing is verified here. Of extensions only that is read which makes somebody an [`authority`]; [`write`] is the other way
+//! Nothing is verified here. Of extensions only that is read which makes somebody an [`authority`]; [`mod@write`] is the other way
 //! round. A certificate is always whole, so there is no "needs more": what is cut short is none.
 
 pub mod authority;
