@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use calamary::sys::datagram;
 use common::daemon::Daemon;
 use common::lab::{CLIENT4, CLIENT6, Lab, ROUTER_OUT4, ROUTER_OUT6, SERVER4, SERVER6, at};
 use common::origin::Origin;
@@ -332,6 +333,51 @@ fn large_datagrams_pass() {
                 let datagram = common::pattern(size, size as u64);
                 socket.send(&at(server, 9000), &datagram);
                 assert!(socket.hear(&at(server, 9000)) == datagram, "{size} bytes");
+            }
+        });
+    }
+}
+
+/// The kernel may join them on either side: when the client has handed them over joined, and when there are many of one size.
+#[test]
+fn bursts_pass_datagram_by_datagram_in_their_order() {
+    let Some((lab, _daemon)) = start("9000", "rules: [{port: 9000, action: accept}]\n") else { return };
+    // The third are larger than a packet, and so cannot be joined.
+    let sizes =
+        [vec![1200; 50], vec![64; 100], vec![2000; 20], vec![1000, 1000, 1000, 0, 3, 3, 2, 1472, 1472, 9]];
+    let bursts: Vec<Vec<Vec<u8>>> = sizes
+        .iter()
+        .map(|sizes| sizes.iter().enumerate().map(|(i, size)| common::pattern(*size, i as u64)).collect())
+        .collect();
+    for (client, server) in [(CLIENT4, SERVER4), (CLIENT6, SERVER6)] {
+        let addr = at(server, 9000);
+        let answers = bursts.clone();
+        let server = lab.server.run(|| {
+            UdpServer::start(&addr, move |said| match said {
+                [b'#', which] => answers[usize::from(*which)].clone(),
+                _ => Vec::new(),
+            })
+        });
+        lab.client.run(|| {
+            let socket = UdpClient::new(client);
+            for (which, burst) in bursts.iter().enumerate() {
+                for joined in [false, true] {
+                    let before = server.datagrams().len();
+                    if joined {
+                        let datagrams = burst.iter().map(Vec::as_slice);
+                        let sent = datagram::send(&socket.0, Some(server.addr), &[], datagrams);
+                        assert!(sent.error.is_none(), "{sent:?}");
+                    } else {
+                        burst.iter().for_each(|datagram| socket.send(&addr, datagram));
+                    }
+                    let seen = || Some(server.datagrams()).filter(|seen| seen.len() == before + burst.len());
+                    let seen = wait_for("the burst", seen);
+                    assert!(&seen[before..] == burst, "burst {which} to the server, joined: {joined}");
+                }
+                socket.send(&addr, &[b'#', which as u8]);
+                for (i, datagram) in burst.iter().enumerate() {
+                    assert!(socket.hear(&addr) == *datagram, "answer {i} of burst {which}");
+                }
             }
         });
     }

@@ -102,6 +102,7 @@ impl Associations {
         let mut relay = local;
         relay.set_port(0);
         let socket = UdpSocket::bind(relay)?;
+        datagram::take_joined(&socket);
         relay.set_port(socket.local_addr()?.port());
         self.begun = self.begun.wrapping_add(1);
         let place = self.places.insert(Box::new(Association {

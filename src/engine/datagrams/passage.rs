@@ -25,6 +25,9 @@ use crate::sys::socket;
 /// Batches from one server before others get their turn.
 const BATCHES_PER_TURN: usize = 4;
 
+/// The same in datagrams, of which joined ones make a batch larger.
+const DATAGRAMS_PER_TURN: usize = BATCHES_PER_TURN * datagram::BATCH;
+
 /// While the daemon stops, a flow that was silent for so long is over.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
@@ -163,6 +166,7 @@ impl<M: Machine> Passage<M> {
 
     /// Brings the client what its server has said.
     pub fn go_on(&mut self, batch: &mut Batch, tools: &mut Tools<'_, M>, gear: &mut Gear<'_>) -> Fate {
+        let mut taken = 0;
         for _ in 0..BATCHES_PER_TURN {
             let (Some(server), Some(flow)) = (&mut self.server, &mut self.flow) else { return Fate::Stays };
             let received = match batch.receive(&server.socket) {
@@ -179,6 +183,7 @@ impl<M: Machine> Passage<M> {
             let answers = batch.arrivals().filter_map(|arrival| arrival.bytes.strip_prefix(greeting));
             let become_of: Vec<Answer> =
                 answers.clone().map(|answer| tools.env(|env| flow.answer(answer, env))).collect();
+            taken += batch.arrivals().count();
             let answers = answers.zip(&become_of).filter_map(|(answer, becomes)| match becomes {
                 Answer::Same => Some(answer),
                 Answer::Other(other) => Some(other.as_slice()),
@@ -191,6 +196,9 @@ impl<M: Machine> Passage<M> {
             }
             if received < datagram::BATCH {
                 return Fate::Stays;
+            }
+            if taken >= DATAGRAMS_PER_TURN {
+                break;
             }
         }
         Fate::Yields
@@ -350,6 +358,7 @@ impl<M: Machine> Passage<M> {
 impl Server {
     fn connect<M: Machine>(addr: SocketAddr, tools: &Tools<'_, M>) -> io::Result<Server> {
         let socket = socket::udp_connect(addr, tools.outgoing)?;
+        datagram::take_joined(&socket);
         let trace = tools.shared.sent.note(tools.worker, socket.local_addr()?, addr)?;
         let mut socket = UdpSocket::from_std(socket);
         tools.registry.register(&mut socket, Token(tools.key), Interest::READABLE)?;

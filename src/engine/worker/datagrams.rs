@@ -27,11 +27,14 @@ pub(super) const FIRST_FLOW: usize = usize::MAX / 2 + 1;
 /// Batches from one listener before others get their turn.
 const BATCHES_PER_TURN: usize = 8;
 
+/// The same in datagrams, of which joined ones make a batch larger.
+const DATAGRAMS_PER_TURN: usize = BATCHES_PER_TURN * BATCH;
+
 impl<M: Machine> Worker<M> {
     /// Takes in what waits at the listener at `place`; true if there may be more.
     pub(super) fn take_datagrams(&mut self, place: usize, now: Instant) -> bool {
         let mut batch = self.datagrams.batch.take().unwrap_or_default();
-        let mut more = true;
+        let (mut more, mut taken) = (true, 0);
         for _ in 0..BATCHES_PER_TURN {
             let Some(Some(bound)) = self.listeners.get(place) else { break };
             let Listening::Udp(socket) = &bound.socket else { break };
@@ -44,10 +47,11 @@ impl<M: Machine> Worker<M> {
                         self.take_batch(&batch, &listener, now);
                     }
                     more = received == BATCH;
+                    taken += batch.arrivals().count();
                 }
                 Err(error) => more = error.kind() == io::ErrorKind::Interrupted,
             }
-            if !more {
+            if !more || taken >= DATAGRAMS_PER_TURN {
                 break;
             }
         }
@@ -75,7 +79,7 @@ impl<M: Machine> Worker<M> {
     /// Takes in what waits at the association at `place`.
     pub(super) fn take_associated(&mut self, place: usize, now: Instant) {
         let mut batch = self.datagrams.batch.take().unwrap_or_default();
-        let mut more = true;
+        let (mut more, mut taken) = (true, 0);
         for _ in 0..BATCHES_PER_TURN {
             let Some(association) = self.datagrams.associations.get_mut(place) else { break };
             association.queued = false;
@@ -83,10 +87,11 @@ impl<M: Machine> Worker<M> {
                 Ok(received) => {
                     self.take_associated_batch(&batch, place, now);
                     more = received == BATCH;
+                    taken += batch.arrivals().count();
                 }
                 Err(error) => more = error.kind() == io::ErrorKind::Interrupted,
             }
-            if !more {
+            if !more || taken >= DATAGRAMS_PER_TURN {
                 break;
             }
         }
