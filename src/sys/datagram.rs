@@ -118,7 +118,8 @@ pub fn take_joined(socket: &impl AsRawFd) {
 /// sends one large datagram, and an emulator may hand numbers over in the wrong byte order.
 fn joins() -> bool {
     static JOINS: OnceLock<bool> = OnceLock::new();
-    *JOINS.get_or_init(|| try_joining().unwrap_or(false))
+    // A program without datagrams never comes here, but its linker does not know.
+    cfg!(feature = "udp") && *JOINS.get_or_init(|| try_joining().unwrap_or(false))
 }
 
 fn try_joining() -> io::Result<bool> {
