@@ -140,7 +140,7 @@ struct Document<'t> {
 impl<'t> Document<'t> {
     fn read(text: &'t str) -> Result<Self, SyntaxError> {
         let mut document = Document { events: Vec::new(), anchors: Vec::new() };
-        let mut begun = false;
+        let (mut begun, mut depth) = (false, 0_usize);
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| explain(text, &error))?;
             let place = Place::of(span.start);
@@ -161,6 +161,13 @@ impl<'t> Document<'t> {
             };
             if anchor != NO_ANCHOR {
                 document.anchors.push((anchor, document.events.len()));
+            }
+            // Here already: a megabyte of beginnings would be 400 before the tree is built.
+            match event {
+                Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+                _ if depth > MAX_DEPTH => return Err(too_deep(place)),
+                Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+                _ => {}
             }
             document.events.push((event, place));
             if document.events.len() > MAX_EVENTS {
@@ -190,8 +197,7 @@ impl Builder<'_> {
         let Some((event, place)) = self.document.events.get(*at) else { return Ok(None) };
         *at += 1;
         if depth > MAX_DEPTH {
-            let message = format!("more than {MAX_DEPTH} lists and maps inside each other");
-            return Err(SyntaxError { place: *place, message });
+            return Err(too_deep(*place));
         }
         if let Event::Alias(anchor) = event {
             let Some(mut at) = self.document.anchored(*anchor) else { return Ok(None) };
@@ -264,6 +270,10 @@ impl Builder<'_> {
         let is_null = !is_text && matches!(text, "" | "~" | "null" | "Null" | "NULL");
         Ok(if is_null { Value::Null } else { Value::Text(text.into()) })
     }
+}
+
+fn too_deep(place: Place) -> SyntaxError {
+    SyntaxError { place, message: format!("more than {MAX_DEPTH} lists and maps inside each other") }
 }
 
 fn too_many_values(place: Place) -> SyntaxError {
